@@ -1,0 +1,1 @@
+"""dq_lightning: joint distillation and quantization of sequence-to-sequence transformers."""

@@ -1,0 +1,1 @@
+"""Measurements: sizes, latencies and memory, as plain numbers."""

@@ -1,0 +1,63 @@
+"""Mean squared error between the hidden states of student and teacher."""
+
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from dq_lightning.distillation.loss import (
+    HIDDEN_STATES,
+    Batch,
+    LayerReduction,
+    Loss,
+    Outputs,
+    check_layer_reduction,
+    pair_layers,
+    reduce_layers,
+)
+from dq_lightning.distillation.masking import masked_mean, source_mask, target_mask
+
+
+class HiddenStateMSELoss(Loss):
+    """Sum over embeddings and layers of the MSE of hidden states, for each stack switched on.
+
+    Per layer: mean over real tokens and features of (h_s - h_t)^2. Li et al. 2022 (DQ-BART).
+    Differs from the released code, which averages over padding too and counts the
+    last encoder state a second time, multiplied by the batch size.
+    `reduction_over_layers="mean"` divides each stack's sum by its number of tensors, so that the
+    weight of the loss need not change with the student's depth.
+    """
+
+    requires = frozenset({HIDDEN_STATES})
+
+    def __init__(
+        self, encoder: bool = True, decoder: bool = True, reduction_over_layers: str = "sum"
+    ) -> None:
+        super().__init__()
+        if not (encoder or decoder):
+            raise ValueError(
+                "the hidden-state loss has encoder and decoder both false: switch one on, or set "
+                "the weight of the loss to 0"
+            )
+        switches = {
+            "encoder_hidden_states": (encoder, source_mask),
+            "decoder_hidden_states": (decoder, target_mask),
+        }
+        self.masks = {name: mask for name, (is_on, mask) in switches.items() if is_on}
+        self.reduction_over_layers: LayerReduction = check_layer_reduction(reduction_over_layers)
+
+    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Float[Tensor, ""]:
+        stacks: list[Tensor] = []
+        for attribute, mask_of in self.masks.items():
+            mask = mask_of(batch)
+            terms = [hidden_mse(s, t, mask) for s, t in pair_layers(student, teacher, attribute)]
+            stacks.append(reduce_layers(terms, self.reduction_over_layers))
+        return reduce_layers(stacks, "sum")
+
+
+def hidden_mse(
+    student: Float[Tensor, "batch length features"],
+    teacher: Float[Tensor, "batch length features"],
+    mask: Bool[Tensor, "batch length"],
+) -> Float[Tensor, ""]:
+    """Return the mean over real tokens and features of the squared difference."""
+    return masked_mean(F.mse_loss(student, teacher, reduction="none").mean(-1), mask)

@@ -1,0 +1,137 @@
+"""What a loss is, what it reads, and how student and teacher tensors are paired."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, Literal, Protocol, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Batch = Mapping[str, Tensor]
+LayerReduction = Literal["sum", "mean"]
+
+HIDDEN_STATES = "hidden_states"
+ATTENTIONS = "attentions"
+
+_REMEDY = {
+    HIDDEN_STATES: "call both models with output_hidden_states=True",
+    ATTENTIONS: (
+        "call both models with output_attentions=True and an attention implementation that "
+        "returns its maps (eager, not sdpa)"
+    ),
+}
+
+
+class Outputs(Protocol):
+    """The attributes of transformers' `Seq2SeqLMOutput` that losses read.
+
+    Hidden states are (batch, length, features), embeddings first and then one per student layer;
+    attentions are probabilities (batch, heads, queries, keys), one per student layer. The teacher
+    has already selected its layers, so position i of both outputs belongs together.
+    """
+
+    @property
+    def logits(self) -> Tensor: ...
+    @property
+    def encoder_hidden_states(self) -> tuple[Tensor, ...] | None: ...
+    @property
+    def decoder_hidden_states(self) -> tuple[Tensor, ...] | None: ...
+    @property
+    def encoder_attentions(self) -> tuple[Tensor, ...] | None: ...
+    @property
+    def decoder_attentions(self) -> tuple[Tensor, ...] | None: ...
+    @property
+    def cross_attentions(self) -> tuple[Tensor, ...] | None: ...
+
+
+class Loss(nn.Module, ABC):
+    """One scalar term of the objective.
+
+    Contract: a mean over the real tokens of the batch, so that the value is unchanged by what
+    padding holds, by how much of it there is, and by duplicating the batch. With gradient
+    accumulation each micro-batch is its own token mean and the micro-batches weigh the same;
+    this equals the mean of the large batch exactly when they hold equally many real tokens.
+    Distillation terms are 0 at student = teacher, never negative, and send no gradient to the
+    teacher. `requires` names what must be recorded: "hidden_states", "attentions" or neither.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset()
+    needs_teacher: ClassVar[bool] = True
+
+    @abstractmethod
+    def forward(
+        self, student: Outputs, teacher: Outputs | None, batch: Batch
+    ) -> Float[Tensor, ""]: ...
+
+
+def to_compute_dtype(x: Tensor) -> Tensor:
+    """Return `x` in at least float32: half precision is widened, float64 stays float64."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def pair_logits(
+    student: Outputs, teacher: Outputs | None
+) -> tuple[Float[Tensor, "batch target vocab"], Float[Tensor, "batch target vocab"]]:
+    """Return student and detached teacher logits; raise when their shapes differ."""
+    assert teacher is not None, "Objective checks that a teacher is there"
+    return _pair(student.logits, teacher.logits, "logits")
+
+
+def pair_layers(
+    student: Outputs, teacher: Outputs | None, attribute: str
+) -> list[tuple[Tensor, Tensor]]:
+    """Return (student, detached teacher) tensors of every layer under `attribute`.
+
+    `attribute` ends in "hidden_states" or "attentions". Raises ValueError when either model
+    recorded nothing, left a layer out, or when the numbers of layers or the shapes differ.
+    """
+    assert teacher is not None, "Objective checks that a teacher is there"
+    students = _recorded(student, attribute, "student")
+    teachers = _recorded(teacher, attribute, "teacher")
+    if len(students) != len(teachers):
+        raise ValueError(
+            f"{attribute}: the student has {len(students)} tensors and the teacher "
+            f"{len(teachers)}; select the teacher's layers with the student's layer mapping first"
+        )
+    return [
+        _pair(s, t, f"{attribute}[{index}]")
+        for index, (s, t) in enumerate(zip(students, teachers, strict=True))
+    ]
+
+
+def check_layer_reduction(reduction: str) -> LayerReduction:
+    """Return `reduction`; raise ValueError unless it is "sum" or "mean"."""
+    for allowed in get_args(LayerReduction):
+        if reduction == allowed:
+            return allowed
+    raise ValueError(f"reduction_over_layers={reduction!r} is unknown: write sum or mean")
+
+
+def reduce_layers(terms: list[Float[Tensor, ""]], reduction: LayerReduction) -> Float[Tensor, ""]:
+    """Return the sum or the mean of one stack's per-layer terms."""
+    total = torch.stack(terms).sum()
+    return total / len(terms) if reduction == "mean" else total
+
+
+def _recorded(outputs: Outputs, attribute: str, who: str) -> tuple[Tensor, ...]:
+    kind = HIDDEN_STATES if attribute.endswith(HIDDEN_STATES) else ATTENTIONS
+    tensors: tuple[Tensor | None, ...] = getattr(outputs, attribute, None) or ()
+    present = tuple(tensor for tensor in tensors if tensor is not None)
+    # Hidden states hold the embeddings besides the layers: one tensor alone means no layer.
+    fewest = 2 if kind == HIDDEN_STATES else 1
+    if len(present) < max(fewest, len(tensors)):
+        raise ValueError(
+            f"the {who} recorded {len(present)} of {max(fewest, len(tensors))} {attribute}: "
+            f"{_REMEDY[kind]}"
+        )
+    return present
+
+
+def _pair(student: Tensor, teacher: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"{name}: the student's shape {tuple(student.shape)} differs from the teacher's "
+            f"{tuple(teacher.shape)}; build the student from this teacher, or leave this loss out"
+        )
+    return to_compute_dtype(student), to_compute_dtype(teacher.detach())

@@ -1,0 +1,1 @@
+"""Generation and the metrics that score it, one file a metric."""

@@ -1,0 +1,1 @@
+"""Models: families, teachers, and students built from their layers."""

@@ -1,0 +1,21 @@
+"""BART (Lewis et al., ACL 2020)."""
+
+from torch import nn
+from transformers import BartForConditionalGeneration
+from transformers.models.bart.modeling_bart import BartAttention, BartScaledWordEmbedding
+
+from dq_lightning.models.family import ModelFamily
+
+FAMILY = ModelFamily(
+    name="bart",
+    model_types=("bart",),
+    model_class=BartForConditionalGeneration,
+    attention_types=(BartAttention,),
+    token_embedding_types=(BartScaledWordEmbedding, nn.Embedding),
+    keep_embeddings=("*.embed_positions",),
+    head="lm_head",
+    encoder_layers_key="encoder_layers",
+    decoder_layers_key="decoder_layers",
+    encoder_layer_prefix="model.encoder.layers.",
+    decoder_layer_prefix="model.decoder.layers.",
+)

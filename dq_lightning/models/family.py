@@ -1,0 +1,70 @@
+"""What the framework must know about a family of sequence-to-sequence transformers."""
+
+import importlib
+import pkgutil
+from dataclasses import dataclass
+
+from torch import nn
+from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class ModelFamily:
+    """One family of encoder-decoder models, described by names and types alone.
+
+    attention_types, token_embedding_types: matched by exact type, never by isinstance.
+    keep_embeddings: fnmatch patterns of embeddings that stay in full precision (positions).
+    head: name of the output projection.
+    encoder_layers_key, decoder_layers_key: config attributes that count the layers.
+    encoder_layer_prefix, decoder_layer_prefix: state-dict prefixes before the layer number.
+    first_layer_only: state-dict suffixes that exist in layer 0 alone and serve every layer
+        (T5's relative position bias): they stay in layer 0 whichever layer it is copied from.
+    """
+
+    name: str
+    model_types: tuple[str, ...]
+    model_class: type[PreTrainedModel]
+    attention_types: tuple[type[nn.Module], ...]
+    token_embedding_types: tuple[type[nn.Embedding], ...]
+    keep_embeddings: tuple[str, ...]
+    head: str
+    encoder_layers_key: str
+    decoder_layers_key: str
+    encoder_layer_prefix: str
+    decoder_layer_prefix: str
+    first_layer_only: tuple[str, ...] = ()
+
+    def num_layers(self, config: object) -> tuple[int, int]:
+        """(encoder layers, decoder layers) of a model config."""
+        return getattr(config, self.encoder_layers_key), getattr(config, self.decoder_layers_key)
+
+
+def known_families() -> list[ModelFamily]:
+    """Every FAMILY of this package's modules: a new family is one new file."""
+    package = importlib.import_module("dq_lightning.models")
+    modules = (
+        importlib.import_module(f"{package.__name__}.{info.name}")
+        for info in pkgutil.iter_modules(package.__path__)
+    )
+    return [module.FAMILY for module in modules if hasattr(module, "FAMILY")]
+
+
+def family_of(config: object) -> ModelFamily:
+    """The family that serves a model config, or a ValueError that lists the known ones."""
+    kind = getattr(config, "model_type", None)
+    families = known_families()
+    for family in families:
+        if kind in family.model_types:
+            return family
+    known = sorted(name for family in families for name in family.model_types)
+    raise ValueError(
+        f"teacher.path holds a model of type {kind!r}; this project distils {', '.join(known)}."
+    )
+
+
+def family_named(name: str) -> ModelFamily:
+    """The family of that name, or a ValueError that lists the known ones."""
+    families = {family.name: family for family in known_families()}
+    if name not in families:
+        raise ValueError(f"student.family={name} is unknown; write one of {sorted(families)}.")
+    return families[name]

@@ -1,0 +1,71 @@
+"""Students: a shallower copy of the teacher, or a model from scratch."""
+
+import copy
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from dq_lightning.models.family import ModelFamily
+from dq_lightning.models.layer_mapping import LayerMapping
+
+
+def student_from_teacher(
+    teacher: PreTrainedModel, family: ModelFamily, mapping: LayerMapping
+) -> PreTrainedModel:
+    """A model with `mapping`'s layers, each a copy of its teacher layer; the rest is shared alike.
+
+    Built from a copied config and renamed weights, never by slicing module lists: a T5 student
+    that loses block 0 would silently lose its relative position bias.
+    """
+    config = copy.deepcopy(teacher.config)
+    setattr(config, family.encoder_layers_key, len(mapping.encoder))
+    setattr(config, family.decoder_layers_key, len(mapping.decoder))
+    student = type(teacher)(config).to(dtype=teacher.dtype, device=teacher.device)
+    student.load_state_dict(_mapped_weights(teacher.state_dict(), family, mapping))
+    if teacher.generation_config is not None:
+        student.generation_config = copy.deepcopy(teacher.generation_config)
+    return student
+
+
+def _mapped_weights(
+    weights: dict[str, Tensor], family: ModelFamily, mapping: LayerMapping
+) -> dict[str, Tensor]:
+    mapped = dict(weights)
+    for prefix, layers in (
+        (family.encoder_layer_prefix, mapping.encoder),
+        (family.decoder_layer_prefix, mapping.decoder),
+    ):
+        per_layer: dict[int, dict[str, Tensor]] = {}
+        for key in [key for key in mapped if key.startswith(prefix)]:
+            number, suffix = key.removeprefix(prefix).split(".", 1)
+            per_layer.setdefault(int(number), {})[suffix] = mapped.pop(key)
+        shared = {s: per_layer[0][s] for s in family.first_layer_only if s in per_layer[0]}
+        for position, layer in enumerate(layers):
+            own = {s: v for s, v in per_layer[layer].items() if s not in family.first_layer_only}
+            for suffix, value in (own | (shared if position == 0 else {})).items():
+                mapped[f"{prefix}{position}.{suffix}"] = value
+    return mapped
+
+
+def student_from_scratch(
+    family: ModelFamily,
+    tokenizer: PreTrainedTokenizerBase,
+    encoder_layers: int,
+    decoder_layers: int,
+    config: dict[str, Any],
+) -> PreTrainedModel:
+    """A randomly initialised model, as a teacher is trained from (seed torch before).
+
+    config: further keyword arguments of the family's config class (d_model, dropout, ...).
+    """
+    settings: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        family.encoder_layers_key: encoder_layers,
+        family.decoder_layers_key: decoder_layers,
+        **config,
+    }
+    return family.model_class(family.model_class.config_class(**settings))  # pyright: ignore

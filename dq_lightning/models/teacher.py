@@ -1,0 +1,124 @@
+"""The teacher: a frozen full-precision model whose outputs are aligned to the student's layers."""
+
+import hashlib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.modeling_outputs import Seq2SeqLMOutput
+
+from dq_lightning.models.family import ModelFamily
+from dq_lightning.models.layer_mapping import LayerMapping
+
+
+class Teacher:
+    """A plain object, no nn.Module: the wrapped model stays out of state_dict, optimizer and DDP."""
+
+    def __init__(self, model: PreTrainedModel, mapping: LayerMapping) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.mapping = mapping
+
+    @torch.no_grad()
+    def __call__(
+        self, inputs: Mapping[str, Tensor], requires: Collection[str] = ()
+    ) -> Seq2SeqLMOutput:
+        """Logits, and the mapped layers of what `requires` names ("hidden_states", "attentions").
+
+        Runs under no_grad, not inference_mode: inference tensors cannot be saved for backward.
+        """
+        outputs = self.model(
+            **inputs,
+            output_hidden_states="hidden_states" in requires,
+            output_attentions="attentions" in requires,
+            use_cache=False,
+        )
+        return self.mapping.select(outputs)
+
+
+def load_config(path: str, revision: str | None = None) -> object:
+    """The teacher's config, or a one-sentence ValueError that names the path."""
+    try:
+        return AutoConfig.from_pretrained(path, revision=revision)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"teacher.path={path} holds no readable model config; give a hub name or a folder "
+            f"written by save_pretrained ({_first_line(error)})."
+        ) from error
+
+
+def load_teacher(
+    path: str, family: ModelFamily, revision: str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Model in float32 and tokenizer of a hub name or a local folder.
+
+    Raises ValueError for a folder without weights, weights that do not fit the config, a missing
+    tokenizer, and a tokenizer with more tokens than the model has embeddings.
+    """
+    if Path(path).is_dir() and not any(Path(path).glob("*.safetensors")) and not any(
+        Path(path).glob("pytorch_model*.bin")
+    ):
+        raise ValueError(
+            f"teacher.path={path} holds no weights; it needs model.safetensors beside config.json."
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
+    except Exception as error:  # transformers raises many types here, and each means the same
+        raise ValueError(
+            f"teacher.path={path} holds no readable tokenizer; save one there with "
+            f"tokenizer.save_pretrained ({_first_line(error)})."
+        ) from error
+    try:
+        model, report = family.model_class.from_pretrained(
+            path, revision=revision, dtype=torch.float32, output_loading_info=True
+        )
+    except Exception as error:
+        raise ValueError(
+            f"teacher.path={path}: the weights cannot be loaded ({_first_line(error)})."
+        ) from error
+    if report["missing_keys"] or report["mismatched_keys"]:
+        lacking = sorted(map(str, report["missing_keys"] or report["mismatched_keys"]))
+        raise ValueError(
+            f"teacher.path={path}: {len(lacking)} weights are missing or do not fit the config, "
+            f"the first is {lacking[0]}; give the folder of a complete checkpoint."
+        )
+    check_tokenizer(tokenizer, model, path)
+    return model, tokenizer
+
+
+def check_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, path: str
+) -> None:
+    """Raise ValueError when the tokenizer can make ids that the model has no embedding for."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise ValueError(
+            f"the tokenizer does not fit teacher.path={path}: it has {len(tokenizer)} tokens, the "
+            f"model only {rows} embeddings; use the tokenizer the teacher was trained with."
+        )
+    expected, actual = model.config.pad_token_id, tokenizer.pad_token_id
+    if actual is None or (expected is not None and expected != actual):
+        raise ValueError(
+            f"the tokenizer does not fit teacher.path={path}: its padding token is {actual}, the "
+            f"model's is {expected}; use the tokenizer the teacher was trained with."
+        )
+
+
+def weights_digest(model: PreTrainedModel) -> str:
+    """SHA-256 of all weights and buffers: the identity of a teacher, wherever it was loaded from."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -1,0 +1,1 @@
+"""Fake quantization: quantizers, quantized modules, and the preparation of a model."""

@@ -1,0 +1,98 @@
+"""The abstract fake quantizer, its granularities and its result."""
+
+import enum
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dq_lightning.quantization.functional import straight_through
+
+
+class Granularity(enum.Enum):
+    """Which values share one scale.
+
+    PER_ROW (a weight's output channel, an embedding's token) and PER_TOKEN (an activation's
+    position) both mean one scale per vector of the last dimension.
+    """
+
+    PER_TENSOR = "per_tensor"
+    PER_ROW = "per_row"
+    PER_TOKEN = "per_token"
+
+    @property
+    def dim(self) -> int | None:
+        """The dimension that a scale's statistics run over; None: all of them."""
+        return None if self is Granularity.PER_TENSOR else -1
+
+    @classmethod
+    def parse(cls, value: "Granularity | str") -> "Granularity":
+        """Accept the enum or its value; anything else is a ValueError."""
+        try:
+            return cls(value)
+        except ValueError:
+            names = ", ".join(member.value for member in cls)
+            raise ValueError(f"granularity={value!r} is unknown; write one of {names}.") from None
+
+
+@dataclass(frozen=True)
+class QuantizedTensor:
+    """Integer codes (here: floats that hold integers), their scale and zero point.
+
+    x ~ scale * (codes - zero_point); scale and zero point broadcast to the codes.
+    """
+
+    codes: Tensor
+    scale: Tensor
+    zero_point: Tensor | None = None
+
+    def dequantize(self) -> Tensor:
+        """Give scale * (codes - zero_point), in the codes' type where that is a float."""
+        codes = self.codes if self.zero_point is None else self.codes - self.zero_point
+        values = codes * self.scale
+        return values.to(self.codes.dtype) if self.codes.is_floating_point() else values
+
+    def dequantize_(self) -> Tensor:
+        """Give the same values in the codes' own memory, where that can hold them."""
+        if self.zero_point is None and self.codes.is_floating_point():
+            return self.codes.mul_(self.scale)
+        return self.dequantize()
+
+
+class FakeQuantizer(nn.Module, ABC):
+    """Rounds a tensor to the grid of `bits` bits and stays in floating point.
+
+    forward(x) == quantize(x).dequantize() bit for bit. Gradient: straight through, 0 where
+    |x| >= clip; none to the scale. Set `enabled = False` to pass tensors through untouched.
+    """
+
+    def __init__(
+        self, bits: int, granularity: Granularity | str, clip: float | None = None
+    ) -> None:
+        super().__init__()
+        if clip is not None and not clip > 0:
+            raise ValueError(f"clip={clip!r} must be positive; write null for no clipping.")
+        self.bits = bits
+        self.granularity = Granularity.parse(granularity)
+        self.clip = clip
+        self.enabled = True
+
+    @abstractmethod
+    def quantize(self, x: Float[Tensor, "*shape"]) -> QuantizedTensor:
+        """Return codes and scales of x, outside the graph and in memory of their own."""
+
+    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Quantize and dequantize x, straight through for the gradient."""
+        if not self.enabled:
+            return x
+        dequantized = self.quantize(x).dequantize_()  # its codes are ours alone
+        if self.clip is None or not (x.requires_grad and torch.is_grad_enabled()):
+            return straight_through(x, dequantized)
+        return straight_through(x, dequantized, x.detach().abs() < self.clip)
+
+    def extra_repr(self) -> str:
+        """Describe the quantizer in reports."""
+        clip = "" if self.clip is None else f", clip={self.clip}"
+        return f"bits={self.bits}, granularity={self.granularity.value}{clip}"

@@ -1,0 +1,45 @@
+"""Symmetric linear quantization with a dynamic scale."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dq_lightning.quantization.fake_quantizer import FakeQuantizer, Granularity, QuantizedTensor
+from dq_lightning.quantization.functional import for_statistics, largest_magnitude
+
+
+class SymmetricQuantizer(FakeQuantizer):
+    """Rounds to the 2^bits - 1 multiples of max|x| / (2^(bits-1) - 1) that are within +-max|x|.
+
+    x is clamped to +-clip; scale = max|x| / (2^(bits-1) - 1) over the granularity's scope;
+    codes = round_half_even(x * (1 / scale)); result = codes * scale (DQ-BART, Li et al. 2022,
+    section 2). The reciprocal is computed from max|x|, as in the paper's code, so the codes are
+    that code's codes in float32 too.
+    Differs from the paper's code, which divides the codes by the reciprocal: the same up to the
+    last bit, but codes * scale is what an integer kernel computes.
+    Differs from the paper's code, which gives NaN for an all-zero scope: zeros stay zeros.
+
+    >>> SymmetricQuantizer(bits=3, granularity="per_row")(torch.tensor([[0.2, -0.6, 0.31]]))
+    tensor([[ 0.2000, -0.6000,  0.4000]])
+    """
+
+    def __init__(
+        self, bits: int, granularity: Granularity | str, clip: float | None = None
+    ) -> None:
+        super().__init__(bits, granularity, clip)
+        if bits not in range(2, 9):
+            raise ValueError(f"A symmetric quantizer has 2 to 8 bits, not bits={bits!r}.")
+
+    def quantize(self, x: Float[Tensor, "*shape"]) -> QuantizedTensor:
+        """Return codes in +-(2^(bits-1) - 1) and one scale a scope."""
+        values = for_statistics(x)
+        quant_max = 2 ** (self.bits - 1) - 1
+        magnitude = largest_magnitude(values, self.granularity.dim)
+        if self.clip is not None:
+            magnitude.clamp_(max=self.clip)
+        # The floor keeps the scale a normal number: a zero scope gives zeros, not NaN.
+        magnitude = magnitude.clamp_(min=quant_max * torch.finfo(values.dtype).tiny)
+        codes = torch.mul(values, quant_max / magnitude).round_()
+        if self.clip is not None:
+            codes = codes.clamp_(-quant_max, quant_max)  # the same as clamping x, without a copy
+        return QuantizedTensor(codes.to(x.dtype), magnitude / quant_max)

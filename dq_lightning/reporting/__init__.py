@@ -1,0 +1,1 @@
+"""Reports built from run directories alone; importable without torch."""

@@ -1,0 +1,29 @@
+"""``python -m dq_lightning.reporting <sweep dir>``: rebuilds the report and prints its table."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dq_lightning.reporting.tables import write_report
+from dq_lightning.reporting.terminal import print_sweep_table
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser("python -m dq_lightning.reporting", description=__doc__)
+    parser.add_argument("sweep_dir", type=Path, help="the folder that holds the runs of a sweep")
+    sweep_dir: Path = parser.parse_args(arguments).sweep_dir
+    if not sweep_dir.is_dir():
+        print(
+            f"No such sweep folder: {sweep_dir}; give the folder named at the end of the sweep, "
+            "by default one below multirun.",
+            file=sys.stderr,
+        )
+        return 2
+    print_sweep_table(write_report(sweep_dir))
+    print(f"Report: {sweep_dir / 'report.md'} and {sweep_dir / 'report.csv'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Hydra hooks that watch a sweep."""

@@ -1,0 +1,1 @@
+"""Training: the step, the optimizer groups and the callbacks around it."""

@@ -1,0 +1,54 @@
+"""Finding and loading a run's checkpoints."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+
+def load_best(trainer: pl.Trainer, module: pl.LightningModule) -> Path | None:
+    """Give `module` the weights of the best validation; its file, or None if there was none."""
+    callback = trainer.checkpoint_callback
+    path = callback.best_model_path if isinstance(callback, ModelCheckpoint) else ""
+    if not path:
+        return None
+    # written by this run; Lightning's loop and callback states are no plain tensors
+    checkpoint = torch.load(path, map_location="cpu", weights_only=False)
+    module.load_state_dict(checkpoint["state_dict"])
+    return Path(path)
+
+
+def round_weights(module: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Round to `dtype` and back, in place: what is tested is then what is saved."""
+    with torch.no_grad():
+        for tensor in (*module.parameters(), *module.buffers()):
+            if tensor.is_floating_point():
+                tensor.copy_(tensor.to(dtype))
+
+
+def checkpoint_to_resume(
+    ckpt: str | None, own: Path, runs: Path, same_config: Callable[[Path], bool]
+) -> Path | None:
+    """The file that `ckpt` names: a path, or "last" for the newest of this config.
+
+    own: checkpoint folder of this run directory, looked at first. runs: where earlier run
+    directories lie; `same_config(run directory)` says whether one had this config.
+    """
+    if ckpt is None:
+        return None
+    if ckpt != "last":
+        if not Path(ckpt).is_file():
+            raise ValueError(f"ckpt={ckpt} is no file; write ckpt=last or the path of a .ckpt.")
+        return Path(ckpt)
+    if (own / "last.ckpt").is_file():
+        return own / "last.ckpt"
+    found = sorted(runs.glob("**/checkpoints/last.ckpt"), key=lambda f: f.stat().st_mtime)
+    fitting = [file for file in found if same_config(file.parent.parent)]
+    if not fitting:
+        raise ValueError(
+            f"ckpt=last found no checkpoint of this config below {runs}; drop ckpt to start anew, "
+            "or name the interrupted run with hydra.run.dir=<its folder>."
+        )
+    return fitting[-1]

@@ -1,0 +1,52 @@
+"""Loggers: CSV that keeps earlier logs, and Weights & Biases that is offline by default."""
+
+import contextlib
+import netrc
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import CSVLogger, WandbLogger
+
+
+def csv_logger(save_dir: str) -> CSVLogger:
+    """Writes `save_dir`/<n>/metrics.csv with the next free n: a resumed run overwrites nothing."""
+    taken = [int(f.name) for f in Path(save_dir).glob("*") if f.name.isdigit()]
+    return CSVLogger(save_dir, name="", version=str(max(taken, default=-1) + 1))
+
+
+def wandb_logger(project: str, save_dir: str, name: str, group: str | None) -> WandbLogger:
+    """A W&B run named after its cell; the runs of one sweep share a group."""
+    offline = not has_wandb_key() and os.environ.get("WANDB_MODE", "offline") != "online"
+    os.environ.setdefault("WANDB_SILENT", "true")
+    settings: dict[str, Any] = {"group": group, "tags": name.split()}
+    return WandbLogger(project=project, save_dir=save_dir, name=name, offline=offline, **settings)
+
+
+def has_wandb_key() -> bool:
+    """Whether an API key is in the environment or in ~/.netrc."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return netrc.netrc().authenticators("api.wandb.ai") is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+@contextlib.contextmanager
+def wandb_finished() -> Iterator[None]:
+    """Ends an open W&B run with the right exit code, also when the block raises."""
+    try:
+        yield
+    except BaseException:
+        _finish(exit_code=1)
+        raise
+    _finish(exit_code=0)
+
+
+def _finish(exit_code: int) -> None:
+    wandb = sys.modules.get("wandb")  # never imported by a run that does not use it
+    if wandb is not None and wandb.run is not None:
+        wandb.finish(exit_code=exit_code, quiet=True)

@@ -1,0 +1,106 @@
+"""The LightningModule: one distillation step in four statements, and generative validation."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from transformers import PreTrainedModel
+
+from dq_lightning.distillation.objective import Objective
+from dq_lightning.evaluation.generation import TextGenerator
+from dq_lightning.evaluation.metric import Metric
+from dq_lightning.models.teacher import Teacher
+from dq_lightning.training.parameter_groups import parameter_groups
+
+Batch = dict[str, Tensor]
+
+
+class DistillationModule(pl.LightningModule):
+    """Trains `student` against `teacher` (or the labels alone, without one).
+
+    make_optimizer: parameter groups -> optimizer. make_schedule: (optimizer, number of optimizer
+    steps) -> learning-rate schedule, stepped after every optimizer step.
+    """
+
+    def __init__(
+        self,
+        student: PreTrainedModel,
+        teacher: Teacher | None,
+        objective: Objective,
+        metric: Metric,
+        generator: TextGenerator,
+        make_optimizer: Callable[[list[dict[str, Any]]], Optimizer],
+        make_schedule: Callable[[Optimizer, int], Any],
+    ) -> None:
+        super().__init__()
+        self.student = student
+        self.teacher = teacher
+        self.objective = objective
+        self.metric = metric
+        self.generator = generator
+        self.make_optimizer = make_optimizer
+        self.make_schedule = make_schedule
+        self.predictions: dict[int, str] = {}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        inputs = self._inputs(batch)
+        requires = self.objective.requires
+        teacher = self.teacher(inputs, requires) if self.teacher else None
+        student = self.student(
+            **inputs,
+            output_hidden_states="hidden_states" in requires,
+            output_attentions="attentions" in requires,
+            use_cache=False,
+        )
+        result = self.objective(student, teacher, {**batch, **inputs})
+        parts = {f"train/{name}": value for name, value in result.parts.items()}
+        self.log_dict({"train/loss": result.total.detach(), **parts}, prog_bar=True)
+        return result.total
+
+    def _inputs(self, batch: Batch) -> Batch:
+        shift = self.student.prepare_decoder_input_ids_from_labels
+        return {
+            "input_ids": batch["input_ids"],
+            "attention_mask": batch["attention_mask"],
+            "decoder_input_ids": shift(batch["labels"]),  # pyright: ignore[reportCallIssue]
+        }
+
+    def on_fit_start(self) -> None:
+        if self.teacher:
+            self.teacher.model.to(self.device)  # no submodule, so the trainer does not move it
+
+    def on_validation_epoch_start(self) -> None:
+        self.predictions = {}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        texts = self.generator(self.student, batch)
+        self.predictions.update(zip(batch["index"].tolist(), texts, strict=True))
+
+    def on_validation_epoch_end(self) -> None:
+        references = self.trainer.datamodule.references("validation")  # pyright: ignore
+        scores = self.metric.compute(
+            list(self.predictions.values()), [references[index] for index in self.predictions]
+        )
+        self.log_dict({f"validation/{name}": value for name, value in scores.items()})
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.make_optimizer(parameter_groups(self.student))
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = {"scheduler": self.make_schedule(optimizer, steps), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        scheduler.step()
+
+
+def trainable_parameters(model: nn.Module) -> int:
+    """Number of weights that the optimizer changes; a tied weight counts once."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def default_device() -> torch.device:
+    """Where a model outside the trainer runs: the accelerator if there is one."""
+    return torch.accelerator.current_accelerator() or torch.device("cpu")

@@ -1,0 +1,81 @@
+"""What a person sees while training: a bar on a terminal, plain lines in a log file."""
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
+
+
+def progress_callback() -> ProgressBar:
+    """A live bar when stderr is a terminal, else a line every few seconds."""
+    return RichProgressBar(leave=False) if sys.stderr.isatty() else ProgressLines()
+
+
+class ProgressLines(ProgressBar):
+    """One line at most every `seconds`: step, loss terms by name, speed, time left."""
+
+    def __init__(self, seconds: float = 15.0) -> None:
+        super().__init__()
+        self.seconds = seconds
+        self._started = self._printed = 0.0
+        self._first_step = 0
+
+    def disable(self) -> None:
+        self.seconds = float("inf")  # ranks other than 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._started = self._printed = time.monotonic()
+        self._first_step = trainer.global_step
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        now = time.monotonic()
+        if now - self._printed < self.seconds:
+            return
+        self._printed = now
+        step, total = trainer.global_step, int(trainer.estimated_stepping_batches)
+        rate = (step - self._first_step) / (now - self._started)
+        terms = "  ".join(
+            f"{name.removeprefix('train/')} {float(value):.3f}"
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("train/")
+        )
+        left = int((total - step) / rate) if rate else 0
+        eta = f"{left // 60}:{left % 60:02d}"
+        print(f"step {step}/{total}  {terms}  {rate:.1f} steps/s  left {eta}", flush=True)
+
+
+class ValidationLines(pl.Callback):
+    """After each validation: the student's scores beside the teacher's.
+
+    teacher: the teacher's scores on the same rows (empty without a teacher).
+    """
+
+    def __init__(self, teacher: Mapping[str, float]) -> None:
+        self.teacher = teacher
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        scores = {
+            name.removeprefix("validation/"): float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("validation/")
+        }
+        print(f"step {trainer.global_step}: validation  {self._line(scores)}", flush=True)
+
+    def _line(self, scores: Mapping[str, float]) -> str:
+        return "  ".join(
+            f"{name} {value:.2f}"
+            + (f" (teacher {self.teacher[name]:.2f})" if name in self.teacher else "")
+            for name, value in scores.items()
+        )

@@ -1,0 +1,110 @@
+"""Laws that every quantizer of conf/quantizer obeys."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import hydra
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from dq_lightning.quantization.fake_quantizer import FakeQuantizer, Granularity
+from dq_lightning.quantization.identity import IdentityQuantizer
+
+CONF = Path(__file__).parents[2] / "conf" / "quantizer"
+NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
+DTYPES = (torch.float32, torch.float64, torch.bfloat16)
+
+
+def quantizers(name: str) -> Iterator[FakeQuantizer]:
+    """Every setting of one YAML: bits it accepts, granularities, with and without a clip."""
+    config = OmegaConf.load(CONF / f"{name}.yaml")
+    for bits in (2, 4, 8):
+        for granularity in Granularity:
+            for clip in (None, 1.5) if "clip" in config else (None,):
+                changes = {"granularity": granularity.value}
+                changes |= {"clip": clip} if clip else {}
+                try:
+                    yield hydra.utils.instantiate(config, **changes)(bits=bits)
+                except ValueError:
+                    assert bits != 2, "a quantizer of 2 bits is what every YAML offers"
+
+
+def scopes(x: Tensor, quantizer: FakeQuantizer) -> Tensor:
+    return x.reshape(1, -1) if quantizer.granularity.dim is None else x.reshape(-1, x.shape[-1])
+
+
+@st.composite
+def tensors(draw: st.DrawFn) -> Tensor:
+    shape = draw(st.lists(st.integers(1, 5), min_size=1, max_size=4))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    x = torch.randn(shape, generator=generator, dtype=torch.float64)
+    x = x * draw(st.sampled_from((0.0, 1e-44, 1e-30, 0.02, 3.0, 1e6)))
+    if draw(st.booleans()):
+        x[..., : draw(st.integers(0, shape[-1]))] = 0
+    return x.to(draw(st.sampled_from(DTYPES)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(x=tensors())
+def test_forward_is_quantize_then_dequantize(name: str, x: Tensor) -> None:
+    for quantizer in quantizers(name):
+        before = x.clone()
+        result = quantizer(x)
+        again = quantizer.quantize(x)
+        assert torch.equal(result, again.dequantize())
+        assert torch.equal(x, before)
+        assert result.dtype == x.dtype
+        assert result.isfinite().all()
+        if isinstance(quantizer, IdentityQuantizer):
+            continue
+        assert torch.equal(again.codes, again.codes.round())
+        assert again.codes.abs().amax() <= max(1, 2 ** (quantizer.bits - 1) - 1)
+        assert all(len(row.unique()) <= 2**quantizer.bits for row in scopes(result, quantizer))
+        signs_agree = (result.sign() == x.sign()) | (result == 0)
+        assert signs_agree.all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_zero_rows_stay_zero_and_do_not_disturb_others(name: str) -> None:
+    x = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
+    x[1] = 0
+    for quantizer in quantizers(name):
+        assert torch.equal(quantizer(x)[1], torch.zeros(8))
+        assert torch.equal(quantizer(torch.zeros(2, 4)), torch.zeros(2, 4))
+        if quantizer.granularity.dim is not None:
+            assert torch.equal(quantizer(x)[0], quantizer(x[0]))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gradient_is_straight_through_and_zero_at_the_clip(name: str, dtype: torch.dtype) -> None:
+    values = [-2.0, -1.5, -1.4, 0.0, 0.3, 1.5, 7.0]
+    for quantizer in quantizers(name):
+        x = torch.tensor([values], dtype=dtype, requires_grad=True)
+        upstream = torch.arange(1.0, 8.0, dtype=dtype)[None]
+        quantizer(x).backward(upstream)
+        inside = torch.ones_like(x) if quantizer.clip is None else (x.abs() < quantizer.clip)
+        assert x.grad is not None and torch.equal(x.grad, upstream * inside)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_values_beyond_the_clip_count_as_the_clip(name: str) -> None:
+    x = torch.tensor([[-9.0, -1.0, 0.2, 1.6, 4.0]])
+    for quantizer in quantizers(name):
+        if quantizer.clip is not None:
+            clamped = x.clamp(-quantizer.clip, quantizer.clip)
+            assert torch.equal(quantizer(x), quantizer(clamped))
+            assert quantizer(x).abs().amax() <= quantizer.clip * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_disabled_passes_through(name: str) -> None:
+    x = torch.randn(3, 8)
+    for quantizer in quantizers(name):
+        quantizer.enabled = False
+        assert quantizer(x) is x

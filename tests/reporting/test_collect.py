@@ -1,0 +1,101 @@
+"""Rows come out sorted and complete, whatever state the run folders are in."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from dq_lightning.artifacts.artifact import Artifact
+from dq_lightning.reporting.collect import collect, columns
+
+
+def test_rows_are_sorted_by_bits_and_layers_as_numbers(sweep: Path) -> None:
+    assert [row["cell"] for row in collect(sweep)] == [
+        "2-2-8 1-1",
+        "2-2-8 6-3",
+        "4-4-8 6-3",
+        "8-8-8 1-1",
+        "8-8-8 6-3",
+        "16-16-8 3-3",
+    ]
+
+
+def test_columns_are_the_agreed_ones(sweep: Path) -> None:
+    agreed = (
+        "cell weight_bits embedding_bits activation_bits encoder_layers decoder_layers status "
+        "wer per wer_drop per_drop nominal_bytes ratio"
+    )
+    rows = collect(sweep)
+    assert columns(rows) == [*agreed.split(), "seconds", "run_dir", "error"]
+    finished = next(row for row in rows if row["cell"] == "2-2-8 6-3")
+    assert [finished[name] for name in columns(rows)][:13] == [
+        "2-2-8 6-3", 2, 2, 8, 6, 3, "finished", 34.12, 7.25,
+        pytest.approx(4.12), 2.05, 1_234_567, 10.0,
+    ]  # fmt: skip
+    assert finished["teacher"]["metrics"] == {"per": 5.2, "wer": 30.0}
+
+
+def test_failed_and_running_cells_keep_their_place(sweep: Path) -> None:
+    rows = {row["cell"]: row for row in collect(sweep)}
+    failed = rows["4-4-8 6-3"]
+    assert failed["status"] == "failed"
+    assert failed["weight_bits"] == 4
+    assert failed["error"] == "RuntimeError: first | line out of memory"
+    assert rows["2-2-8 1-1"]["status"] == "running"
+    assert rows["2-2-8 1-1"]["nominal_bytes"] is None
+
+
+@pytest.mark.parametrize("content", ["", '{"status": "fin', "[1]", "null", "\x00"])
+@pytest.mark.parametrize("name", ["status.json", "metrics.json"])
+def test_broken_files_make_an_unreadable_row(sweep: Path, name: str, content: str) -> None:
+    (sweep / "2" / name).write_text(content)
+    row = next(row for row in collect(sweep) if row["run_dir"] == "2")
+    assert row["status"] == "unreadable"
+    assert row["error"].startswith(name)
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [{}, {"student": 3}, {"student": {"wer": 1.0}, "cell": None, "bytes": [], "drop": "x"}],
+)
+def test_partial_metrics_do_not_raise(sweep: Path, metrics: dict[str, object]) -> None:
+    Artifact(sweep / "2").write_json("metrics.json", metrics)
+    assert len(collect(sweep)) == 6
+
+
+def test_bytes_that_are_not_text_do_not_raise(sweep: Path) -> None:
+    (sweep / "2" / "metrics.json").write_bytes(b"\xff\xfe\x00")
+    (sweep / "3" / "metrics.json").unlink()
+    rows = {row["run_dir"]: row for row in collect(sweep)}
+    assert rows["2"]["status"] == "unreadable"
+    assert rows["3"]["error"] == "metrics.json is missing"
+
+
+def test_figures_of_an_earlier_run_are_not_shown_for_a_running_one(sweep: Path) -> None:
+    status = Artifact(sweep / "2").read_json("status.json")
+    Artifact(sweep / "2").write_json("status.json", status | {"status": "running"})
+    row = next(row for row in collect(sweep) if row["run_dir"] == "2")
+    assert row["status"] == "running"
+    assert "wer" not in row
+
+
+def test_nan_metric_is_an_empty_cell(sweep: Path, make_run) -> None:
+    make_run("9", 3, 3, 3, wer=math.nan)
+    row = next(row for row in collect(sweep) if row["run_dir"] == "9")
+    assert row["status"] == "finished"
+    assert row["wer"] is None
+
+
+def test_folders_inside_a_run_are_not_runs(sweep: Path) -> None:
+    Artifact(sweep / "2" / "logs").write_json("status.json", {"status": "finished"})
+    assert len(collect(sweep)) == 6
+
+
+def test_one_run_is_a_sweep_of_one(sweep: Path) -> None:
+    (row,) = collect(sweep / "2")
+    assert row["cell"] == "2-2-8 6-3"
+    assert row["run_dir"] == "."
+
+
+def test_no_runs_no_rows(tmp_path: Path) -> None:
+    assert collect(tmp_path) == []
