@@ -75,8 +75,9 @@ def _strict(value: Any) -> Any:
         return _strict(dataclasses.asdict(value))
     if isinstance(value, Path):
         return str(value)
-    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):  # numpy and torch scalars
-        return _strict(value.item())
+    item = getattr(value, "item", None)  # numpy and torch scalars
+    if callable(item) and getattr(value, "ndim", None) == 0:
+        return _strict(item())
     return value
 
 

@@ -23,7 +23,7 @@ PlacedRows = Iterable[tuple[str, Row]]
 _CHUNK = 1000  # rows held as Python objects at a time
 
 
-class _EmptyText(ValueError):
+class _EmptyTextError(ValueError):
     """The row has no source or no target."""
 
 
@@ -92,7 +92,7 @@ class _Reader:
             at = f"{self.where}, {place}"
             try:
                 yield self._source(row, at), self._references(row, at)
-            except _EmptyText:
+            except _EmptyTextError:
                 if not self.names.drop_empty:
                     raise
                 self.dropped += 1
@@ -102,7 +102,7 @@ class _Reader:
         texts = [_text(_value(row, c, "source", at), c, at) for c in columns]
         text = self.names.separator.join(t for t in texts if t.strip())
         if not text:
-            raise _EmptyText(
+            raise _EmptyTextError(
                 f"{at}: the source ({', '.join(columns)}) is empty; fill it, drop the row or set "
                 "data.drop_empty=true."
             )
@@ -118,7 +118,7 @@ class _Reader:
         ]
         filled = [text for text in texts if text.strip()]
         if not filled or (len(filled) < len(texts) and not self.names.drop_empty):
-            raise _EmptyText(
+            raise _EmptyTextError(
                 f"{at}: the target ({', '.join(columns)}) is empty; fill it, drop the row or set "
                 "data.drop_empty=true."
             )

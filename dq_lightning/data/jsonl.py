@@ -105,11 +105,11 @@ def _rows(path: Path, where: str) -> PlacedRows:
             f"{where} cannot be read past {place}: {str(error) or type(error).__name__}; the file "
             "is damaged or not of the format its suffix says, write it anew."
         ) from error
-    except _BadRow as error:
+    except _BadRowError as error:
         raise ValueError(f"{where}, {error}") from error
 
 
-class _BadRow(Exception):
+class _BadRowError(Exception):
     """A place and what is wrong there."""
 
 
@@ -126,11 +126,11 @@ def _json_object(line: str, place: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        raise _BadRow(
+        raise _BadRowError(
             f"{place}: invalid JSON ({error.msg} at column {error.colno}); {wanted}"
         ) from error
     if not isinstance(row, dict):
-        raise _BadRow(f"{place}: a JSON {type(row).__name__}, not an object; {wanted}")
+        raise _BadRowError(f"{place}: a JSON {type(row).__name__}, not an object; {wanted}")
     return row
 
 
@@ -143,7 +143,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             if not row:
                 continue
             if len(row) != len(header):
-                raise _BadRow(
+                raise _BadRowError(
                     f"line {rows.line_num}: {len(row)} fields where the header has {len(header)}; "
                     "put texts with commas or line breaks in double quotes."
                 )

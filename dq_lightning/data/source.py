@@ -54,7 +54,8 @@ def check_row(row: Mapping[str, Any], where: str, number: int) -> None:
 
 def file_digest(path: Path) -> str:
     """SHA-256 of the file's bytes."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(
-            hashlib, "file_digest"
-        ) else hashlib.sha256(file.read()).hexdigest()
+        while chunk := file.read(1 << 20):  # hashlib.file_digest needs Python 3.11
+            digest.update(chunk)
+    return digest.hexdigest()

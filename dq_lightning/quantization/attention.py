@@ -31,7 +31,7 @@ def fake_quantized_attention(
     value: Float[Tensor, "batch head key dim"],
     attention_mask: Tensor | None,
     *,
-    scaling: float | None = None,
+    scaling: float,
     dropout: float = 0.0,
     position_bias: Tensor | None = None,
     **kwargs: Any,
@@ -43,7 +43,6 @@ def fake_quantized_attention(
     probabilities before dropout and quantization, which are what attention losses compare.
     """
     quantizers: Any = getattr(module, "attention_quantizers", None)
-    scaling = query.size(-1) ** -0.5 if scaling is None else scaling
     if quantizers is not None and quantizers["query"].enabled:
         query, scaling = quantizers["query"](query * scaling), 1.0
     if quantizers is not None:

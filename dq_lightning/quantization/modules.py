@@ -35,9 +35,11 @@ class ParameterQuantizer(nn.Module):
             self.forget()
             return self.quantizer(parameter)
         key = self._state_of(parameter, needs_graph)
-        if self._result is None or self._key != key:
-            self._key, self._result = key, self.quantizer(parameter)
-        return self._result
+        result = self._result
+        if result is None or self._key != key:
+            result = self.quantizer(parameter)
+            self._key, self._result = key, result
+        return result
 
     def _state_of(self, parameter: Tensor, needs_graph: bool) -> tuple[Any, ...]:
         versions = tuple(own._version for own in self.quantizer.parameters())

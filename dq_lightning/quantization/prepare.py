@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from dq_lightning.quantization.attention import (
     attach_attention_quantizers,
@@ -39,8 +39,8 @@ class PreparableFamily(Protocol):
 class PreparationReport:
     """What `prepare` did: module name -> quantizers, or reason; `ties` share one quantizer."""
 
-    swapped: dict[str, str] = field(default_factory=dict)
-    skipped: dict[str, str] = field(default_factory=dict)
+    swapped: dict[str, str] = field(default_factory=dict[str, str])
+    skipped: dict[str, str] = field(default_factory=dict[str, str])
     excluded: tuple[str, ...] = ()
     ties: tuple[tuple[str, ...], ...] = ()
 
@@ -158,7 +158,7 @@ class _Preparation:
             self.swapped[name] = f"weight: {table.quantizer}"
             self._set(name, module, new)
 
-    def _table(self, name: str, weight: nn.Parameter) -> ParameterQuantizer:
+    def _table(self, name: str, weight: Tensor) -> ParameterQuantizer:
         """Give the vocabulary matrix's one quantizer; the head may share its whole result."""
         if id(weight) not in self.tables:
             quantizer = _build(self.recipe.embedding)

@@ -19,9 +19,7 @@ class TbtTernaryQuantizer(FakeQuantizer):
     tensor([[ 0.0000, -0.6000,  0.6000,  0.0000]])
     """
 
-    def __init__(
-        self, bits: int = 2, granularity: Granularity | str = Granularity.PER_ROW
-    ) -> None:
+    def __init__(self, bits: int = 2, granularity: Granularity | str = Granularity.PER_ROW) -> None:
         super().__init__(bits, granularity)
         if bits != 2:
             raise ValueError(f"The TBT ternary quantizer has 2 bits, not bits={bits!r}.")

@@ -15,8 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sweep_dir: Path = parser.parse_args(arguments).sweep_dir
     if not sweep_dir.is_dir():
         print(
-            f"No such sweep folder: {sweep_dir}; give the folder named at the end of the sweep, "
-            "by default one below multirun.",
+            f"No such sweep folder: {sweep_dir}; give the folder that the sweep named at its end.",
             file=sys.stderr,
         )
         return 2

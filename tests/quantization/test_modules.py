@@ -92,9 +92,7 @@ def test_changed_weights_are_quantized_again(
     assert torch.equal(after, fresh)
 
 
-def test_gradient_accumulation(
-    counted: tuple[PreTrainedModel, Counter[int]], batch: Batch
-) -> None:
+def test_gradient_accumulation(counted: tuple[PreTrainedModel, Counter[int]], batch: Batch) -> None:
     model, _ = counted
     halves = [{n: x[rows] for n, x in batch.items()} for rows in (slice(0, 1), slice(1, 3))]
     for part in halves:
