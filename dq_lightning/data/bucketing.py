@@ -47,8 +47,10 @@ class BucketSampler(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         batches = self._batches()
-        own = [batches[i % len(batches)] for i in range(self.rank, len(self) * self.num_replicas,
-                                                        self.num_replicas)]
+        own = [
+            batches[i % len(batches)]
+            for i in range(self.rank, len(self) * self.num_replicas, self.num_replicas)
+        ]
         first, self.first_batch = self.first_batch, 0
         return iter(own[first:])
 

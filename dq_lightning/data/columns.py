@@ -146,9 +146,10 @@ def _find(row: Row, column: str) -> Any:
 
 def _value(row: Row, column: str, role: str, at: str) -> Any:
     value = _find(row, column)
-    known = _columns_of(row)
-    if value is None and column not in known:
-        raise ValueError(_no_column(role, column, known, at))
+    if value is None or isinstance(value, Mapping):
+        known = _columns_of(row)
+        if column not in known:
+            raise ValueError(_no_column(role, column, known, at))
     return value
 
 

@@ -82,11 +82,11 @@ class Seq2SeqDataModule(pl.LightningDataModule):
         sampler = loader.sampler
         assert isinstance(sampler, BucketSampler)
         if self.trainer is not None:
-            # Both are restored from the checkpoint before the loaders are made: on resuming in the
-            # middle of an epoch its first batches, already trained on, are left out.
-            sampler.set_epoch(self.trainer.current_epoch)
-            progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
-            sampler.first_batch = progress.completed if self.trainer.fit_loop.restarting else 0
+            # Restored from the checkpoint before the loaders are made: on resuming in the middle of
+            # an epoch, its batches that were already trained on are left out.
+            done = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+            epoch, sampler.first_batch = divmod(done, len(sampler))
+            sampler.set_epoch(epoch)
         return loader
 
     def val_dataloader(self) -> DataLoader[Any]:

@@ -1,7 +1,6 @@
 """Data sets of the Hugging Face hub, or of a local folder that is laid out like one."""
 
 import hashlib
-from collections.abc import Iterable
 from pathlib import Path
 
 from datasets import Dataset, load_dataset
@@ -88,7 +87,7 @@ class Hub(DataSource):
                 )
             except (OSError, ValueError, RuntimeError, DatasetsError) as error:
                 raise ValueError(self._explain(error)) from error
-            self._loaded = dict(zip(self.names, loaded, strict=True))
+            self._loaded = dict(zip(self.names, loaded, strict=True))  # pyright: ignore
         return self._loaded
 
     def _explain(self, error: Exception) -> str:
@@ -115,5 +114,5 @@ def _folder_content(folder: Path) -> list[tuple[str, str]]:
     ]
 
 
-def _numbered(rows: Iterable[dict[str, object]]) -> PlacedRows:
-    return ((f"row {number}", row) for number, row in enumerate(rows, start=1))
+def _numbered(rows: Dataset) -> PlacedRows:
+    return ((f"row {number}", rows[number - 1]) for number in range(1, len(rows) + 1))

@@ -18,4 +18,5 @@ FAMILY = ModelFamily(
     decoder_layers_key="decoder_layers",
     encoder_layer_prefix="model.encoder.layers.",
     decoder_layer_prefix="model.decoder.layers.",
+    dropout_keys=("dropout", "attention_dropout", "activation_dropout"),
 )

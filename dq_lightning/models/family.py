@@ -17,6 +17,7 @@ class ModelFamily:
     head: name of the output projection.
     encoder_layers_key, decoder_layers_key: config attributes that count the layers.
     encoder_layer_prefix, decoder_layer_prefix: state-dict prefixes before the layer number.
+    dropout_keys: config attributes that hold dropout probabilities.
     first_layer_only: state-dict suffixes that exist in layer 0 alone and serve every layer
         (T5's relative position bias): they stay in layer 0 whichever layer it is copied from.
     """
@@ -32,6 +33,7 @@ class ModelFamily:
     decoder_layers_key: str
     encoder_layer_prefix: str
     decoder_layer_prefix: str
+    dropout_keys: tuple[str, ...]
     first_layer_only: tuple[str, ...] = ()
 
     def num_layers(self, config: object) -> tuple[int, int]:

@@ -3,7 +3,8 @@
 import copy
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dq_lightning.models.family import ModelFamily
@@ -11,9 +12,14 @@ from dq_lightning.models.layer_mapping import LayerMapping
 
 
 def student_from_teacher(
-    teacher: PreTrainedModel, family: ModelFamily, mapping: LayerMapping
+    teacher: PreTrainedModel,
+    family: ModelFamily,
+    mapping: LayerMapping,
+    dropout: float | None = None,
 ) -> PreTrainedModel:
-    """A model with `mapping`'s layers, each a copy of its teacher layer; the rest is shared alike.
+    """A model with `mapping`'s layers, each a copy of its teacher layer; the rest is copied alike.
+
+    dropout: probability of every dropout of the student; None keeps the teacher's.
 
     Built from a copied config and renamed weights, never by slicing module lists: a T5 student
     that loses block 0 would silently lose its relative position bias.
@@ -21,7 +27,13 @@ def student_from_teacher(
     config = copy.deepcopy(teacher.config)
     setattr(config, family.encoder_layers_key, len(mapping.encoder))
     setattr(config, family.decoder_layers_key, len(mapping.decoder))
+    for key in family.dropout_keys if dropout is not None else ():
+        setattr(config, key, dropout)
     student = type(teacher)(config).to(dtype=teacher.dtype, device=teacher.device)
+    head = teacher.get_submodule(family.head).weight
+    if head is not teacher.get_input_embeddings().weight:
+        # flan-T5: a loaded config says "tied" whatever the checkpoint holds, so the student is tied
+        student.get_submodule(family.head).weight = nn.Parameter(torch.empty_like(head))
     student.load_state_dict(_mapped_weights(teacher.state_dict(), family, mapping))
     if teacher.generation_config is not None:
         student.generation_config = copy.deepcopy(teacher.generation_config)

@@ -18,5 +18,6 @@ FAMILY = ModelFamily(
     decoder_layers_key="num_decoder_layers",
     encoder_layer_prefix="encoder.block.",
     decoder_layer_prefix="decoder.block.",
+    dropout_keys=("dropout_rate",),
     first_layer_only=("layer.0.SelfAttention.relative_attention_bias.weight",),
 )

@@ -1,6 +1,7 @@
 """The teacher: a frozen full-precision model whose outputs are aligned to the student's layers."""
 
 import hashlib
+import importlib.util
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -42,6 +43,18 @@ class Teacher:
         return self.mapping.select(outputs)
 
 
+def resolve_path(path: str) -> str:
+    """The folder inside an installed package for pkg://package/folder; other paths as they are."""
+    if not path.startswith("pkg://"):
+        expanded = Path(path).expanduser()
+        return str(expanded) if expanded.exists() else path
+    package, _, folder = path.removeprefix("pkg://").partition("/")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ValueError(f"teacher.path={path} names a package that is not installed.")
+    return str(Path(next(iter(spec.submodule_search_locations))) / folder)
+
+
 def load_config(path: str, revision: str | None = None) -> object:
     """The teacher's config, or a one-sentence ValueError that names the path."""
     try:
@@ -61,11 +74,15 @@ def load_teacher(
     Raises ValueError for a folder without weights, weights that do not fit the config, a missing
     tokenizer, and a tokenizer with more tokens than the model has embeddings.
     """
-    if Path(path).is_dir() and not any(Path(path).glob("*.safetensors")) and not any(
-        Path(path).glob("pytorch_model*.bin")
-    ):
+    if _lacks(path, "*.safetensors", "pytorch_model*.bin"):
         raise ValueError(
             f"teacher.path={path} holds no weights; it needs model.safetensors beside config.json."
+        )
+    if _lacks(path, "tokenizer*", "vocab*", "*.model"):
+        # transformers would make one up from the model type, with special tokens alone
+        raise ValueError(
+            f"teacher.path={path} holds no tokenizer; save one there with "
+            "tokenizer.save_pretrained."
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
@@ -76,14 +93,19 @@ def load_teacher(
         ) from error
     try:
         model, report = family.model_class.from_pretrained(
-            path, revision=revision, dtype=torch.float32, output_loading_info=True
+            path,
+            revision=revision,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are reported, and refused below by name
         )
     except Exception as error:
         raise ValueError(
             f"teacher.path={path}: the weights cannot be loaded ({_first_line(error)})."
         ) from error
     if report["missing_keys"] or report["mismatched_keys"]:
-        lacking = sorted(map(str, report["missing_keys"] or report["mismatched_keys"]))
+        misfits = (name for name, *_ in report["mismatched_keys"])
+        lacking = sorted(report["missing_keys"] or misfits)
         raise ValueError(
             f"teacher.path={path}: {len(lacking)} weights are missing or do not fit the config, "
             f"the first is {lacking[0]}; give the folder of a complete checkpoint."
@@ -92,9 +114,7 @@ def load_teacher(
     return model, tokenizer
 
 
-def check_tokenizer(
-    tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, path: str
-) -> None:
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, path: str) -> None:
     """Raise ValueError when the tokenizer can make ids that the model has no embedding for."""
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
@@ -117,6 +137,12 @@ def weights_digest(model: PreTrainedModel) -> str:
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _lacks(path: str, *patterns: str) -> bool:
+    """Whether `path` is a local folder without a file of any of these patterns."""
+    folder = Path(path)
+    return folder.is_dir() and not any(file for p in patterns for file in folder.glob(p))
 
 
 def _first_line(error: Exception) -> str:

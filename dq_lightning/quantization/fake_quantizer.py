@@ -41,24 +41,30 @@ class Granularity(enum.Enum):
 class QuantizedTensor:
     """Integer codes (here: floats that hold integers), their scale and zero point.
 
-    x ~ scale * (codes - zero_point); scale and zero point broadcast to the codes.
+    x ~ scale * (codes - zero_point); scale and zero point broadcast to the codes, which have x's
+    type. inverse_scale, where given, is what dequantize divides by: equal up to the last bit, but
+    the last bit of a tie decides how the next quantizer rounds.
     """
 
     codes: Tensor
     scale: Tensor
     zero_point: Tensor | None = None
+    inverse_scale: Tensor | None = None
 
     def dequantize(self) -> Tensor:
         """Give scale * (codes - zero_point), in the codes' type where that is a float."""
         codes = self.codes if self.zero_point is None else self.codes - self.zero_point
-        values = codes * self.scale
+        codes = codes.to(self.scale.dtype)  # so that bfloat16 codes meet their float32 scale
+        values = codes * self.scale if self.inverse_scale is None else codes / self.inverse_scale
         return values.to(self.codes.dtype) if self.codes.is_floating_point() else values
 
     def dequantize_(self) -> Tensor:
         """Give the same values in the codes' own memory, where that can hold them."""
-        if self.zero_point is None and self.codes.is_floating_point():
+        if self.zero_point is not None or self.codes.dtype != self.scale.dtype:
+            return self.dequantize()
+        if self.inverse_scale is None:
             return self.codes.mul_(self.scale)
-        return self.dequantize()
+        return self.codes.div_(self.inverse_scale)
 
 
 class FakeQuantizer(nn.Module, ABC):

@@ -12,11 +12,8 @@ class SymmetricQuantizer(FakeQuantizer):
     """Rounds to the 2^bits - 1 multiples of max|x| / (2^(bits-1) - 1) that are within +-max|x|.
 
     x is clamped to +-clip; scale = max|x| / (2^(bits-1) - 1) over the granularity's scope;
-    codes = round_half_even(x * (1 / scale)); result = codes * scale (DQ-BART, Li et al. 2022,
-    section 2). The reciprocal is computed from max|x|, as in the paper's code, so the codes are
-    that code's codes in float32 too.
-    Differs from the paper's code, which divides the codes by the reciprocal: the same up to the
-    last bit, but codes * scale is what an integer kernel computes.
+    codes = round_half_even(x * r), result = codes / r with r = 1 / scale computed from max|x|
+    (DQ-BART, Li et al. 2022, section 2): the arithmetic of the paper's code, to the last bit.
     Differs from the paper's code, which gives NaN for an all-zero scope: zeros stay zeros.
 
     >>> SymmetricQuantizer(bits=3, granularity="per_row")(torch.tensor([[0.2, -0.6, 0.31]]))
@@ -39,7 +36,9 @@ class SymmetricQuantizer(FakeQuantizer):
             magnitude.clamp_(max=self.clip)
         # The floor keeps the scale a normal number: a zero scope gives zeros, not NaN.
         magnitude = magnitude.clamp_(min=quant_max * torch.finfo(values.dtype).tiny)
-        codes = torch.mul(values, quant_max / magnitude).round_()
+        inverse_scale = quant_max / magnitude
+        codes = torch.mul(values, inverse_scale).round_()
         if self.clip is not None:
             codes = codes.clamp_(-quant_max, quant_max)  # the same as clamping x, without a copy
-        return QuantizedTensor(codes.to(x.dtype), magnitude / quant_max)
+        scale = magnitude / quant_max
+        return QuantizedTensor(codes.to(x.dtype), scale, inverse_scale=inverse_scale)

@@ -4,11 +4,11 @@ import contextlib
 import netrc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.loggers import CSVLogger, WandbLogger
+from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 
 
 def csv_logger(save_dir: str) -> CSVLogger:
@@ -23,6 +23,26 @@ def wandb_logger(project: str, save_dir: str, name: str, group: str | None) -> W
     os.environ.setdefault("WANDB_SILENT", "true")
     settings: dict[str, Any] = {"group": group, "tags": name.split()}
     return WandbLogger(project=project, save_dir=save_dir, name=name, offline=offline, **settings)
+
+
+def log_results(
+    loggers: Iterable[Logger],
+    metrics: Mapping[str, Any],
+    predictions: Sequence[Mapping[str, Any]],
+    samples: int,
+) -> None:
+    """Give every logger the final numbers, and W&B a table of the first `samples` predictions."""
+    numbers = {
+        f"{group}/{name}": value
+        for group in ("teacher", "student", "drop", "bytes", "generation_seconds")
+        for name, value in metrics[group].items()
+    }
+    columns = ["source", "references", "student", "teacher"]
+    rows = [[str(row[column]) for column in columns] for row in predictions[:samples]]
+    for logger in loggers:
+        logger.log_metrics(numbers)
+        if isinstance(logger, WandbLogger):
+            logger.log_table("predictions", columns=columns, data=rows)
 
 
 def has_wandb_key() -> bool:
@@ -49,4 +69,4 @@ def wandb_finished() -> Iterator[None]:
 def _finish(exit_code: int) -> None:
     wandb = sys.modules.get("wandb")  # never imported by a run that does not use it
     if wandb is not None and wandb.run is not None:
-        wandb.finish(exit_code=exit_code, quiet=True)
+        wandb.finish(exit_code=exit_code)

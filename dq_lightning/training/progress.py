@@ -1,17 +1,32 @@
 """What a person sees while training: a bar on a terminal, plain lines in a log file."""
 
+import logging
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
+import datasets
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
+from transformers.utils import logging as transformers_logging
 
 
 def progress_callback() -> ProgressBar:
     """A live bar when stderr is a terminal, else a line every few seconds."""
     return RichProgressBar(leave=False) if sys.stderr.isatty() else ProgressLines()
+
+
+def quiet_libraries() -> None:
+    """Silence what tells a user nothing: hints of the trainer, bars of savers, bars in log files."""
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    transformers_logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", r".*does not have many workers.*")
+    warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\).*")
+    warnings.filterwarnings("ignore", r".*is smaller than the logging interval.*")
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
 
 
 class ProgressLines(ProgressBar):

@@ -15,3 +15,10 @@ def warmup_schedule(
     warmup = round(warmup_fraction * num_training_steps)
     name = "constant_with_warmup" if name == "constant" else name
     return get_scheduler(name, optimizer, warmup, num_training_steps)  # pyright: ignore
+
+
+def validation_interval(steps: int, validations: int) -> int:
+    """Steps between validations: at most `validations` of them, evenly spaced, one at the end."""
+    wanted = max(1, min(validations, steps))
+    count = max(n for n in range(1, wanted + 1) if steps % n == 0)
+    return steps // count

@@ -1,0 +1,206 @@
+"""Config -> objects: the one place that instantiates, in the order of the data's flow."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.loggers import Logger
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from dq_lightning.data.datamodule import Seq2SeqDataModule
+from dq_lightning.data.source import SPLITS, DataSource
+from dq_lightning.data.tokenization import TokenizationConfig
+from dq_lightning.distillation.objective import Objective
+from dq_lightning.evaluation.generation import TextGenerator
+from dq_lightning.evaluation.metric import Metric
+from dq_lightning.models.family import ModelFamily, family_named, family_of
+from dq_lightning.models.layer_mapping import layer_mapping, parse_layers
+from dq_lightning.models.student import student_from_scratch, student_from_teacher
+from dq_lightning.models.teacher import Teacher, load_config, load_teacher, resolve_path
+from dq_lightning.quantization.prepare import prepare
+from dq_lightning.quantization.recipe import Bits, QuantizationRecipe, at_bits, parse_bits
+from dq_lightning.training.module import DistillationModule, default_device
+from dq_lightning.training.progress import ValidationLines
+from dq_lightning.training.schedule import validation_interval
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run is made of. A run without a teacher trains one from labels."""
+
+    bits: Bits
+    family: ModelFamily
+    tokenizer: PreTrainedTokenizerBase
+    teacher: Teacher | None
+    student: PreTrainedModel
+    preparation: dict[str, Any]
+    data: Seq2SeqDataModule
+    objective: Objective
+    metric: Metric
+    generator: TextGenerator
+    device: torch.device
+
+
+def build(node: Any, **arguments: Any) -> Any:
+    """The object that a config node describes."""
+    return instantiate(node, **arguments)
+
+
+def plain(node: Any) -> Any:
+    """A config node as plain dicts, lists and scalars, interpolations resolved."""
+    return OmegaConf.to_container(node, resolve=True)
+
+
+def cell_columns(cfg: DictConfig) -> dict[str, Any]:
+    """What names this run in a grid; raises for bits and layers that cannot be read."""
+    bits, layers = parse_bits(cfg.quant.bits), parse_layers(cfg.student.layers)
+    return {
+        "name": f"{bits} {layers[0]}-{layers[1]}",
+        "weight_bits": bits.weight,
+        "embedding_bits": bits.embedding,
+        "activation_bits": bits.activation,
+        "encoder_layers": layers[0],
+        "decoder_layers": layers[1],
+    }
+
+
+def build_parts(cfg: DictConfig) -> Parts:
+    """Everything but the trainer; each step checks its part of the config before the next loads."""
+    bits = parse_bits(cfg.quant.bits)
+    recipe, objective, metric = build_recipe(cfg.quant, bits), build(cfg.distill), build(cfg.metric)
+    reader = build(cfg.data.reader)
+    student, teacher, tokenizer, family = build_models(cfg)
+    preparation = prepare(student, recipe, family).as_dict()
+    return Parts(
+        bits=bits,
+        family=family,
+        tokenizer=tokenizer,
+        teacher=teacher,
+        student=student,
+        preparation={"bits": str(bits), "head": recipe.head, **preparation},
+        data=build_data(cfg, reader, tokenizer),
+        objective=objective,
+        metric=metric,
+        generator=TextGenerator(tokenizer, plain(cfg.data.generation)),
+        device=torch.device("cpu") if cfg.trainer.accelerator == "cpu" else default_device(),
+    )
+
+
+def build_recipe(quant: DictConfig, bits: Bits) -> QuantizationRecipe:
+    """The quantizer of each site at its own bits, or at those of quant.bits."""
+    inherited = {
+        "weight": bits.weight,
+        "embedding": bits.embedding,
+        "activation": bits.activation,
+        "attention": bits.activation,
+    }
+    sites = {
+        site: at_bits(build(quant[site].quantizer), quant[site].bits or default)
+        for site, default in inherited.items()
+    }
+    return QuantizationRecipe(**sites, head=quant.head, exclude=tuple(quant.exclude))
+
+
+def build_models(
+    cfg: DictConfig,
+) -> tuple[PreTrainedModel, Teacher | None, PreTrainedTokenizerBase, ModelFamily]:
+    """Student, teacher (None for teacher=none), tokenizer, family."""
+    layers = parse_layers(cfg.student.layers)
+    if cfg.teacher.path is None:
+        family, tokenizer = family_named(cfg.student.family), build(cfg.student.tokenizer)
+        student = student_from_scratch(family, tokenizer, *layers, plain(cfg.student.config))
+        return student, None, tokenizer, family
+    path = resolve_path(cfg.teacher.path)
+    config = load_config(path, cfg.teacher.revision)
+    family = family_of(config)
+    mapping = layer_mapping(
+        layers,
+        family.num_layers(config),
+        cfg.student.encoder_mapping,
+        cfg.student.decoder_mapping,
+    )
+    model, tokenizer = load_teacher(path, family, cfg.teacher.revision)
+    student = student_from_teacher(model, family, mapping, cfg.student.dropout)
+    return student, Teacher(model, mapping), tokenizer, family
+
+
+def build_data(
+    cfg: DictConfig, reader: DataSource, tokenizer: PreTrainedTokenizerBase
+) -> Seq2SeqDataModule:
+    """Tokenized splits (from the cache if they are there); raises when one of the three lacks."""
+    node = cfg.data
+    limits = [rows for rows in (cfg.validation_rows, node.limit_validation) if rows is not None]
+    data = Seq2SeqDataModule(
+        reader,
+        tokenizer,
+        TokenizationConfig(node.max_source_length, node.max_target_length, node.source_prefix),
+        cache_dir=cfg.paths.cache,
+        batch_size=node.batch_size,
+        eval_batch_size=node.eval_batch_size,
+        seed=cfg.seed,
+        num_workers=node.num_workers,
+        limit_train=node.limit_train,
+        limit_validation=min(limits, default=None),
+        limit_test=node.limit_test,
+    )
+    for name in SPLITS:
+        data.split(name)
+    return data
+
+
+def build_training(
+    cfg: DictConfig, parts: Parts, checkpoints: Path, teacher: dict[str, float]
+) -> tuple[pl.Trainer, DistillationModule]:
+    """The trainer and the module; `teacher`: its validation scores, shown beside the student's."""
+    accumulate = cfg.trainer.accumulate_grad_batches
+    steps = cfg.steps or cfg.epochs * -(-len(parts.data.train_dataloader()) // accumulate)
+    best = ModelCheckpoint(
+        checkpoints,
+        filename="best-{step}",
+        monitor=f"validation/{parts.metric.primary}",
+        mode="max" if parts.metric.higher_is_better else "min",
+        save_last=True,
+    )
+    callbacks: list[Callback] = [build(node) for node in cfg.callbacks.values()]
+    trainer = build(
+        cfg.trainer,
+        max_steps=steps,
+        max_epochs=-1,
+        val_check_interval=validation_interval(steps, cfg.validations) * accumulate,
+        check_val_every_n_epoch=None,
+        callbacks=[*callbacks, ValidationLines(teacher), best],
+        logger=build_loggers(cfg),
+        default_root_dir=str(checkpoints.parent),
+    )
+    module = DistillationModule(
+        parts.student,
+        parts.teacher,
+        parts.objective,
+        parts.metric,
+        parts.generator,
+        build(cfg.optimizer),
+        build(cfg.scheduler),
+    )
+    return trainer, module
+
+
+def build_loggers(cfg: DictConfig) -> list[Logger]:
+    """The configured loggers, told the whole config; W&B runs of one sweep share a group."""
+    hydra = HydraConfig.get()
+    in_sweep = hydra.mode == RunMode.MULTIRUN
+    group = Path(hydra.sweep.dir).resolve().name if in_sweep else None
+    wandb = partial(build, name=cell_columns(cfg)["name"], group=group)
+    loggers: list[Logger] = [
+        (wandb if name == "wandb" else build)(node) for name, node in cfg.logger.items()
+    ]
+    for logger in loggers:
+        logger.log_hyperparams(plain(cfg))
+    return loggers

@@ -1,0 +1,22 @@
+"""Tests run offline, on one thread, and leave nothing behind outside a temporary folder."""
+
+import os
+import tempfile
+
+# Before any import of the libraries, which read these once; child processes inherit them.
+_SESSION = tempfile.TemporaryDirectory(prefix="dq_lightning_tests_")
+os.environ |= {
+    "DQ_LIGHTNING_CACHE": os.path.join(_SESSION.name, "cache"),
+    "HF_HOME": os.path.join(_SESSION.name, "huggingface"),
+    "HF_HUB_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "WANDB_MODE": "offline",
+    "WANDB_SILENT": "true",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+os.environ.pop("WANDB_API_KEY", None)  # a developer's key must not upload test runs
+os.environ.pop("HYDRA_FULL_ERROR", None)  # tests of error messages expect one sentence
+
+import torch  # noqa: E402
+
+torch.set_num_threads(1)  # tiny tensors: more threads only wait for each other

@@ -1,0 +1,129 @@
+"""CSV logs are never overwritten; W&B is offline by default and always finished."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from dq_lightning.training.loggers import (
+    csv_logger,
+    has_wandb_key,
+    log_results,
+    wandb_finished,
+    wandb_logger,
+)
+
+
+@pytest.fixture(autouse=True)
+def no_key(monkeypatch, tmp_path):
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WANDB_SILENT", "true")  # restored afterwards
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+def test_a_resumed_run_opens_the_next_csv(tmp_path):
+    for number in range(3):
+        logger = csv_logger(str(tmp_path))
+        logger.log_metrics({"loss": float(number)}, step=number)
+        logger.save()
+        assert (tmp_path / str(number) / "metrics.csv").is_file()
+    assert "0.0" in (tmp_path / "0" / "metrics.csv").read_text()
+
+
+def test_the_next_csv_is_after_the_last_not_in_a_gap(tmp_path):
+    for name in ("0", "7", "notes"):
+        (tmp_path / name).mkdir()
+    assert csv_logger(str(tmp_path)).version == "8"
+
+
+@pytest.mark.parametrize(
+    ("key", "mode", "offline"),
+    [(None, None, True), (None, "online", False), ("secret", None, False), (None, "x", True)],
+)
+def test_offline_unless_a_key_is_there(monkeypatch, tmp_path, key, mode, offline):
+    if key:
+        monkeypatch.setenv("WANDB_API_KEY", key)
+    if mode:
+        monkeypatch.setenv("WANDB_MODE", mode)
+    made = {}
+    monkeypatch.setattr(
+        "dq_lightning.training.loggers.WandbLogger", lambda **settings: made.update(settings)
+    )
+    wandb_logger("dq_lightning", str(tmp_path), "2-2-8 6-3", "sweep")
+    assert made["offline"] is offline
+    assert (made["name"], made["group"]) == ("2-2-8 6-3", "sweep")
+    assert made["tags"] == ["2-2-8", "6-3"]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (None, False),
+        ("machine example.org login me password x", False),
+        ("machine api.wandb.ai login user password x", True),
+        ("no netrc at all", False),
+    ],
+)
+def test_a_key_in_netrc(tmp_path, text, found):
+    if text is not None:
+        (tmp_path / ".netrc").write_text(text)
+        (tmp_path / ".netrc").chmod(0o600)
+    assert has_wandb_key() is found
+
+
+@pytest.fixture
+def finished(monkeypatch):
+    codes = []
+
+    def finish(exit_code):
+        codes.append(exit_code)
+
+    fake = SimpleNamespace(run=object(), finish=finish)
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    return SimpleNamespace(codes=codes, wandb=fake)
+
+
+def test_a_good_run_ends_with_0(finished):
+    with wandb_finished():
+        assert finished.codes == []
+    assert finished.codes == [0]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_a_run_that_raises_ends_with_1_and_raises_on(finished, error):
+    with pytest.raises(error), wandb_finished():
+        raise error
+    assert finished.codes == [1]
+
+
+def test_nothing_is_finished_where_nothing_was_started(finished, monkeypatch):
+    finished.wandb.run = None
+    with wandb_finished():
+        pass
+    monkeypatch.delitem(sys.modules, "wandb")
+    with wandb_finished():
+        pass
+    assert finished.codes == []
+    assert "wandb" not in sys.modules  # not even imported
+
+
+def test_results_go_to_every_logger():
+    logged = []
+    logger = SimpleNamespace(log_metrics=logged.append)
+    groups = ("teacher", "student", "drop", "bytes", "generation_seconds")
+    metrics = {group: {"x": float(n)} for n, group in enumerate(groups)}
+    predictions = [{"source": "a", "references": ["b"], "student": "c", "teacher": None}] * 3
+    log_results([logger, logger], metrics, predictions, samples=2)
+    assert logged == [{f"{group}/x": float(n) for n, group in enumerate(groups)}] * 2
+
+
+def test_a_real_offline_run_is_closed_when_the_run_raises(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    logger = wandb_logger("dq_lightning", str(tmp_path), "2-2-8 6-3", None)
+    with pytest.raises(ValueError, match="broken"), wandb_finished():
+        logger.log_metrics({"train/loss": 1.0}, step=1)
+        assert sys.modules["wandb"].run is not None
+        raise ValueError("broken")
+    assert sys.modules["wandb"].run is None
+    assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
