@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -27,6 +27,7 @@ from dq_lightning.models.student import student_from_scratch, student_from_teach
 from dq_lightning.models.teacher import Teacher, load_config, load_teacher, resolve_path
 from dq_lightning.quantization.prepare import prepare
 from dq_lightning.quantization.recipe import Bits, QuantizationRecipe, at_bits, parse_bits
+from dq_lightning.training.checkpoints import BestAndLast
 from dq_lightning.training.module import DistillationModule, default_device
 from dq_lightning.training.progress import ValidationLines
 from dq_lightning.training.schedule import validation_interval
@@ -103,7 +104,10 @@ def build_recipe(quant: DictConfig, bits: Bits) -> QuantizationRecipe:
         "attention": bits.activation,
     }
     sites = {
-        site: at_bits(build(quant[site].quantizer), quant[site].bits or default)
+        site: at_bits(
+            build(quant[site].quantizer),
+            default if quant[site].bits is None else quant[site].bits,
+        )
         for site, default in inherited.items()
     }
     return QuantizationRecipe(**sites, head=quant.head, exclude=tuple(quant.exclude))
@@ -162,13 +166,8 @@ def build_training(
     """The trainer and the module; `teacher`: its validation scores, shown beside the student's."""
     accumulate = cfg.trainer.accumulate_grad_batches
     steps = cfg.steps or cfg.epochs * -(-len(parts.data.train_dataloader()) // accumulate)
-    best = ModelCheckpoint(
-        checkpoints,
-        filename="best-{step}",
-        monitor=f"validation/{parts.metric.primary}",
-        mode="max" if parts.metric.higher_is_better else "min",
-        save_last=True,
-    )
+    monitor = f"validation/{parts.metric.primary}"
+    best = BestAndLast(checkpoints, monitor, parts.metric.higher_is_better)
     callbacks: list[Callback] = [build(node) for node in cfg.callbacks.values()]
     trainer = build(
         cfg.trainer,

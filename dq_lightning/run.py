@@ -27,9 +27,9 @@ def run(cfg: DictConfig) -> float:
     artifact = Artifact(cfg.paths.output_dir)
     with artifact.running(cell=cell_columns(cfg)), wandb_finished():
         quiet_libraries()
+        resume = _resume_from(cfg, artifact)  # compares with the folder's config before replacing it
         artifact.write_text("config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         pl.seed_everything(cfg.seed, workers=True, verbose=False)
-        resume = _resume_from(cfg, artifact)
         parts = build_parts(cfg)
         artifact.write_json("environment.json", environment(cfg.seed, str(parts.device)))
         artifact.write_json("quantization.json", parts.preparation)
@@ -69,7 +69,7 @@ def _evaluate(parts: Parts, model: PreTrainedModel, split: str) -> Evaluation:
     loader = parts.data.val_dataloader() if split == "validation" else parts.data.test_dataloader()
     references = parts.data.references(split)
     return evaluate(
-        model.to(parts.device),
+        model.to(parts.device),  # pyright: ignore[reportArgumentType]
         loader,
         [references[index] for index in sorted(references)],
         parts.generator,
@@ -88,7 +88,7 @@ def _evaluate_teacher(cfg: DictConfig, parts: Parts, split: str) -> Evaluation |
         parts.data.key,
         split,
         parts.data.limits[split],
-        dict(parts.generator.settings),
+        {**model.generation_config.to_dict(), **parts.generator.settings},  # pyright: ignore
         plain(cfg.metric),
         parts.device.type,
         torch.__version__,
@@ -147,6 +147,7 @@ def _save(
 ) -> None:
     artifact.write_jsonl("predictions.jsonl", predictions)
     with artifact.directory("student") as folder:
-        parts.student.to(dtype).save_pretrained(folder)
+        parts.student.to(dtype)  # pyright: ignore[reportArgumentType]
+        parts.student.save_pretrained(folder)
         parts.tokenizer.save_pretrained(folder)
     artifact.write_json("metrics.json", metrics)

@@ -84,7 +84,8 @@ class Seq2SeqDataModule(pl.LightningDataModule):
         if self.trainer is not None:
             # Restored from the checkpoint before the loaders are made: on resuming in the middle of
             # an epoch, its batches that were already trained on are left out.
-            done = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+            total = self.trainer.fit_loop.epoch_loop.batch_progress.total
+            done = total.processed  # pyright: ignore[reportAttributeAccessIssue]
             epoch, sampler.first_batch = divmod(done, len(sampler))
             sampler.set_epoch(epoch)
         return loader
@@ -109,7 +110,7 @@ class Seq2SeqDataModule(pl.LightningDataModule):
             columns,  # pyright: ignore[reportArgumentType]
             batch_size=None,  # the sampler already yields whole batches
             sampler=sampler,
-            collate_fn=self.collate,
+            collate_fn=self.collate,  # pyright: ignore[reportArgumentType]
             num_workers=self.num_workers,
             # its own generator: drawing worker seeds must not advance the global random state
             generator=torch.Generator().manual_seed(self.seed),
@@ -120,6 +121,7 @@ class Seq2SeqDataModule(pl.LightningDataModule):
         inputs = [torch.tensor(ids) for ids in rows["input_ids"]]
         labels = [torch.tensor(ids) for ids in rows["labels"]]
         pad = self.tokenizer.pad_token_id
+        assert isinstance(pad, int), "check_tokenizer lets no other tokenizer through"
         lengths = torch.tensor([len(ids) for ids in inputs])
         input_ids = pad_sequence(inputs, batch_first=True, padding_value=float(pad))
         return {

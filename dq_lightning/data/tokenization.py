@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset, DatasetDict, load_from_disk
+from datasets import Dataset, DatasetDict
 from filelock import FileLock
 from transformers import PreTrainedTokenizerBase
 
@@ -54,7 +54,7 @@ def tokenized_splits(
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             _write(folder, source, tokenizer, config)
-    return DatasetDict(load_from_disk(str(folder))), key
+    return DatasetDict.load_from_disk(str(folder)), key
 
 
 def _write(

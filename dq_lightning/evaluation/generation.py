@@ -23,11 +23,11 @@ class TextGenerator:
 
     @torch.no_grad()
     def __call__(self, model: PreTrainedModel, batch: Mapping[str, Tensor]) -> list[str]:
-        """One text for each row of input_ids (batch, source length); the model is left as it was."""
+        """One text for each row of input_ids (batch, source length); leaves the model as it was."""
         was_training = model.training
         model.eval()
         try:
-            ids = model.generate(
+            ids = model.generate(  # pyright: ignore[reportCallIssue]
                 input_ids=batch["input_ids"].to(model.device),
                 attention_mask=batch["attention_mask"].to(model.device),
                 **self.settings,

@@ -29,14 +29,14 @@ def student_from_teacher(
     setattr(config, family.decoder_layers_key, len(mapping.decoder))
     for key in family.dropout_keys if dropout is not None else ():
         setattr(config, key, dropout)
-    student = type(teacher)(config).to(dtype=teacher.dtype, device=teacher.device)
-    head = teacher.get_submodule(family.head).weight
+    student = type(teacher)(config)
+    student.to(dtype=teacher.dtype, device=teacher.device)  # pyright: ignore[reportCallIssue]
+    head = teacher.get_parameter(f"{family.head}.weight")
     if head is not teacher.get_input_embeddings().weight:
         # flan-T5: a loaded config says "tied" whatever the checkpoint holds, so the student is tied
         student.get_submodule(family.head).weight = nn.Parameter(torch.empty_like(head))
     student.load_state_dict(_mapped_weights(teacher.state_dict(), family, mapping))
-    if teacher.generation_config is not None:
-        student.generation_config = copy.deepcopy(teacher.generation_config)
+    student.generation_config = copy.deepcopy(teacher.generation_config)
     return student
 
 

@@ -4,9 +4,10 @@ import hashlib
 import importlib.util
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoTokenizer,
@@ -20,7 +21,7 @@ from dq_lightning.models.layer_mapping import LayerMapping
 
 
 class Teacher:
-    """A plain object, no nn.Module: the wrapped model stays out of state_dict, optimizer and DDP."""
+    """A plain object, no nn.Module: the model stays out of state_dict, optimizer and DDP."""
 
     def __init__(self, model: PreTrainedModel, mapping: LayerMapping) -> None:
         self.model = model.eval().requires_grad_(False)
@@ -92,9 +93,9 @@ def load_teacher(
             f"tokenizer.save_pretrained ({_first_line(error)})."
         ) from error
     try:
-        model, report = family.model_class.from_pretrained(
+        loaded = family.model_class.from_pretrained(
             path,
-            revision=revision,
+            revision=revision or "main",
             dtype=torch.float32,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are reported, and refused below by name
@@ -103,6 +104,8 @@ def load_teacher(
         raise ValueError(
             f"teacher.path={path}: the weights cannot be loaded ({_first_line(error)})."
         ) from error
+    # with output_loading_info it is a pair, which the stub does not say
+    model, report = cast(tuple[PreTrainedModel, dict[str, Any]], loaded)
     if report["missing_keys"] or report["mismatched_keys"]:
         misfits = (name for name, *_ in report["mismatched_keys"])
         lacking = sorted(report["missing_keys"] or misfits)
@@ -116,7 +119,7 @@ def load_teacher(
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, path: str) -> None:
     """Raise ValueError when the tokenizer can make ids that the model has no embedding for."""
-    rows = model.get_input_embeddings().weight.shape[0]
+    rows = cast(nn.Embedding, model.get_input_embeddings()).weight.shape[0]
     if len(tokenizer) > rows:
         raise ValueError(
             f"the tokenizer does not fit teacher.path={path}: it has {len(tokenizer)} tokens, the "
@@ -131,7 +134,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, 
 
 
 def weights_digest(model: PreTrainedModel) -> str:
-    """SHA-256 of all weights and buffers: the identity of a teacher, wherever it was loaded from."""
+    """SHA-256 of all weights and buffers: a teacher's identity, wherever it was loaded from."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())

@@ -14,7 +14,7 @@ def teacher_shorthand(arguments: Sequence[str], config_dir: Path) -> list[str]:
     for argument in arguments:
         key, _, value = argument.partition("=")
         paths = [part for part in value.split(",") if part not in options]
-        is_path = key == "teacher" and all("/" in p or Path(p).is_dir() for p in paths)
+        is_path = key == "teacher" and all("/" in p or (p and Path(p).is_dir()) for p in paths)
         if is_path and paths and len(paths) == len(value.split(",")):
             spelled += ["teacher=hub", f"teacher.path={value}"]
         else:

@@ -1,11 +1,34 @@
 """Finding and loading a run's checkpoints."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
+
+
+class BestAndLast(ModelCheckpoint):
+    """Keeps the checkpoint of the best validation and that of the last one.
+
+    monitor: the logged score that decides.
+    """
+
+    def __init__(self, folder: Path, monitor: str, higher_is_better: bool) -> None:
+        super().__init__(
+            folder,
+            filename="best-{step}",
+            monitor=monitor,
+            mode="max" if higher_is_better else "min",
+            save_last=True,
+            enable_version_counter=False,  # a fresh run in a used folder replaces what lies there
+        )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        # The trainer forgets the best score so far when a run is resumed in another folder.
+        super().load_state_dict({**state_dict, "dirpath": self.dirpath})
 
 
 def load_best(trainer: pl.Trainer, module: pl.LightningModule) -> Path | None:
@@ -31,7 +54,7 @@ def round_weights(module: torch.nn.Module, dtype: torch.dtype) -> None:
 def checkpoint_to_resume(
     ckpt: str | None, own: Path, runs: Path, same_config: Callable[[Path], bool]
 ) -> Path | None:
-    """The file that `ckpt` names: a path, or "last" for the newest of this config.
+    """The file that `ckpt` names: a path, or "last" for the newest unfinished run of this config.
 
     own: checkpoint folder of this run directory, looked at first. runs: where earlier run
     directories lie; `same_config(run directory)` says whether one had this config.
@@ -43,12 +66,24 @@ def checkpoint_to_resume(
             raise ValueError(f"ckpt={ckpt} is no file; write ckpt=last or the path of a .ckpt.")
         return Path(ckpt)
     if (own / "last.ckpt").is_file():
+        if not same_config(own.parent):
+            raise ValueError(
+                f"ckpt=last: {own.parent} holds a run of another config; give its config again, or "
+                "choose another folder with hydra.run.dir=<folder>."
+            )
         return own / "last.ckpt"
     found = sorted(runs.glob("**/checkpoints/last.ckpt"), key=lambda f: f.stat().st_mtime)
-    fitting = [file for file in found if same_config(file.parent.parent)]
+    fitting = [f for f in found if same_config(f.parent.parent) and not _finished(f.parent.parent)]
     if not fitting:
         raise ValueError(
-            f"ckpt=last found no checkpoint of this config below {runs}; drop ckpt to start anew, "
-            "or name the interrupted run with hydra.run.dir=<its folder>."
+            f"ckpt=last found no unfinished run of this config below {runs}; drop ckpt to start "
+            "anew, or name the run with hydra.run.dir=<its folder>."
         )
     return fitting[-1]
+
+
+def _finished(run_dir: Path) -> bool:
+    try:
+        return json.loads((run_dir / "status.json").read_text())["status"] == "finished"
+    except (OSError, ValueError, KeyError):
+        return False

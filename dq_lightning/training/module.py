@@ -70,7 +70,8 @@ class DistillationModule(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         if self.teacher:
-            self.teacher.model.to(self.device)  # no submodule, so the trainer does not move it
+            # no submodule, so the trainer does not move it
+            self.teacher.model.to(self.device)  # pyright: ignore[reportArgumentType]
 
     def on_validation_epoch_start(self) -> None:
         self.predictions = {}

@@ -19,7 +19,7 @@ def progress_callback() -> ProgressBar:
 
 
 def quiet_libraries() -> None:
-    """Silence what tells a user nothing: hints of the trainer, bars of savers, bars in log files."""
+    """Silence what tells a user nothing: trainer hints, bars of savers, bars in log files."""
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     transformers_logging.disable_progress_bar()
     warnings.filterwarnings("ignore", r".*does not have many workers.*")

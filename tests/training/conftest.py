@@ -38,7 +38,7 @@ from dq_lightning.training.step_seed import StepSeed
 
 MAPPING = LayerMapping((1,), (0, 1))
 COUNTS = {"train": 20, "validation": 4, "test": 3}
-BATCH_SIZE = 4  # five batches an epoch: accumulating two, an epoch ends in the middle
+BATCH_SIZE = 4  # five batches an epoch
 SOUNDS = dict(zip("aeioubdfgkmst", "AE EH IH AA AH B D F G K M S T".split(), strict=True))
 
 
@@ -67,16 +67,16 @@ def dictionary(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def make_data(
     dictionary: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[], Seq2SeqDataModule]:
+) -> Callable[..., Seq2SeqDataModule]:
     cache = tmp_path_factory.mktemp("cache")
 
-    def make() -> Seq2SeqDataModule:
+    def make(batch_size: int = BATCH_SIZE) -> Seq2SeqDataModule:
         return Seq2SeqDataModule(
             CMUDict(str(dictionary)),
             build_g2p_tokenizer(),
             TokenizationConfig(32, 32),
             cache_dir=cache,
-            batch_size=BATCH_SIZE,
+            batch_size=batch_size,
             eval_batch_size=4,
             seed=7,
         )
@@ -170,7 +170,7 @@ class Fitted:
 @pytest.fixture
 def fit(
     make_module: Callable[..., DistillationModule],
-    make_data: Callable[[], Seq2SeqDataModule],
+    make_data: Callable[..., Seq2SeqDataModule],
     tmp_path: Path,
 ) -> Callable[..., Fitted]:
     """Train as the composition root does, from scratch or from the file `ckpt`.
@@ -186,6 +186,7 @@ def fit(
         folder: str = "checkpoints",
         interval: int | None = None,
         accumulate: int = 1,
+        batch_size: int = BATCH_SIZE,
         quantized: bool = False,
         teacher: bool = True,
         seed_callback: bool = True,
@@ -198,18 +199,16 @@ def fit(
             save_top_k=-1, save_last=True,
         )  # fmt: skip
         seed = [StepSeed(3)] if seed_callback else []
-        batches = -(-COUNTS["train"] // BATCH_SIZE)
         trainer = pl.Trainer(
             accelerator="cpu", max_steps=steps, max_epochs=-1, accumulate_grad_batches=accumulate,
             val_check_interval=(interval or steps) * accumulate, check_val_every_n_epoch=None,
-            limit_train_batches=batches // accumulate * accumulate,  # whole steps only
             callbacks=[*seed, ProgressLines(1e9), recorder, *(callbacks or []), checkpoint],
             logger=False, num_sanity_val_steps=0, use_distributed_sampler=False,
             enable_model_summary=False, deterministic="warn", gradient_clip_val=1.0,
             default_root_dir=tmp_path, log_every_n_steps=1,
         )  # fmt: skip
         module = make_module(quantized=quantized, teacher=teacher)
-        trainer.fit(module, datamodule=make_data(), ckpt_path=ckpt, weights_only=False)
+        trainer.fit(module, datamodule=make_data(batch_size), ckpt_path=ckpt, weights_only=False)
         return Fitted(module, trainer, recorder)
 
     return run
