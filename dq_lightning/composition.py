@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from dq_lightning.data.datamodule import Seq2SeqDataModule
 from dq_lightning.data.source import SPLITS, DataSource
 from dq_lightning.data.tokenization import TokenizationConfig
+from dq_lightning.distillation.loss import ATTENTIONS
 from dq_lightning.distillation.objective import Objective
 from dq_lightning.evaluation.generation import TextGenerator
 from dq_lightning.evaluation.metric import Metric
@@ -75,10 +76,15 @@ def cell_columns(cfg: DictConfig) -> dict[str, Any]:
 
 def build_parts(cfg: DictConfig) -> Parts:
     """Everything but the trainer; each step checks its part of the config before the next loads."""
+    _check_precision(cfg)
     bits = parse_bits(cfg.quant.bits)
     recipe, objective, metric = build_recipe(cfg.quant, bits), build(cfg.distill), build(cfg.metric)
     reader = build(cfg.data.reader)
     student, teacher, tokenizer, family = build_models(cfg)
+    # sdpa records no attention maps, it returns none of them with a mere warning
+    attention = "eager" if ATTENTIONS in objective.requires else cfg.teacher.attention
+    for model in (student, teacher.model) if teacher else (student,):
+        model.set_attn_implementation(attention)
     preparation = prepare(student, recipe, family).as_dict()
     return Parts(
         bits=bits,
@@ -189,6 +195,15 @@ def build_training(
         build(cfg.scheduler),
     )
     return trainer, module
+
+
+def _check_precision(cfg: DictConfig) -> None:
+    scaled = str(cfg.trainer.precision) in ("16-mixed", "16")
+    if scaled and cfg.optimizer.get("fused") and cfg.trainer.gradient_clip_val:
+        raise ValueError(
+            f"trainer.precision={cfg.trainer.precision} cannot clip gradients for a fused "
+            "optimizer; write optimizer.fused=false, or trainer.precision=bf16-mixed."
+        )
 
 
 def build_loggers(cfg: DictConfig) -> list[Logger]:

@@ -5,10 +5,11 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -16,6 +17,7 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -27,7 +29,7 @@ MAX_CHARACTERS = 1000
 
 
 @contextlib.contextmanager
-def one_sentence_errors(config_dir: Path, config_name: str) -> Iterator[None]:
+def one_sentence_errors(config_dir: Path, config_name: str) -> Generator[None, None, None]:
     """Around ``hydra.main``: an exception becomes one sentence on stderr and exit code 1.
 
     Ctrl-C becomes "interrupted" and 130. ``config_dir`` and ``config_name`` name the tree whose
@@ -46,8 +48,28 @@ def one_sentence_errors(config_dir: Path, config_name: str) -> Iterator[None]:
             if isinstance(leaving.__context__, KeyboardInterrupt):
                 _leave("interrupted", 130)
             raise
-        except Exception as error:
-            _leave(f"{sentence(error, config_dir, config_name)}\n{HINT}", 1)
+        except (_JobError, Exception) as error:
+            cause = error.__cause__ if isinstance(error, _JobError) else error
+            assert cause is not None
+            _leave(f"{sentence(cause, config_dir, config_name)}\n{HINT}", 1)
+
+
+class _JobError(BaseException):
+    """A job's error on its way past Hydra, which prints all overrides before it raises one."""
+
+
+@contextlib.contextmanager
+def past_hydra() -> Generator[None, None, None]:
+    """Around the body of a job: its error reaches ``one_sentence_errors`` without Hydra's line.
+
+    A sweep's job fails as ever: Hydra runs the others first, and its line says which one failed.
+    """
+    try:
+        yield
+    except Exception as error:
+        if OURS not in os.environ or HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise
+        raise _JobError from error
 
 
 def sentence(error: BaseException, config_dir: Path, config_name: str) -> str:
@@ -171,7 +193,7 @@ def _likeness(one: str, other: str) -> float:
 
 
 @contextlib.contextmanager
-def _hydra_reraises() -> Iterator[None]:
+def _hydra_reraises() -> Generator[None, None, None]:
     """Hydra prints its own trimmed text and exits unless HYDRA_FULL_ERROR=1: set it, then undo."""
     before = {name: os.environ.get(name) for name in (FULL_ERROR, OURS)}
     os.environ.update({FULL_ERROR: "1", OURS: "1"})

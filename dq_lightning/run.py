@@ -27,7 +27,8 @@ def run(cfg: DictConfig) -> float:
     artifact = Artifact(cfg.paths.output_dir)
     with artifact.running(cell=cell_columns(cfg)), wandb_finished():
         quiet_libraries()
-        resume = _resume_from(cfg, artifact)  # compares with the folder's config before replacing it
+        # before the next line, which replaces the config of the folder that this compares with
+        resume = _resume_from(cfg, artifact)
         artifact.write_text("config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         pl.seed_everything(cfg.seed, workers=True, verbose=False)
         parts = build_parts(cfg)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, final
@@ -84,13 +84,13 @@ class Artifact:
         return [json.loads(line) for line in self.read_text(name).split("\n") if line.strip()]
 
     @contextlib.contextmanager
-    def directory(self, name: str) -> Iterator[Path]:
+    def directory(self, name: str) -> Generator[Path, None, None]:
         """Yields an empty temporary folder that becomes ``name`` when the block ends well."""
         with replace_directory(self.run_dir / name) as temporary:
             yield temporary
 
     @contextlib.contextmanager
-    def running(self, cell: Mapping[str, Any] | None = None) -> Iterator[None]:
+    def running(self, cell: Mapping[str, Any] | None = None) -> Generator[None, None, None]:
         """Keeps ``status.json`` true: running in the block, then finished, or failed if it raised.
 
         Every exception, Ctrl-C included, is recorded with its traceback and raised again; it then

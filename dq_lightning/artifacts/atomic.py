@@ -7,7 +7,7 @@ import math
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ def write_file(target: Path, chunks: Iterable[str]) -> Path:
 
 
 @contextlib.contextmanager
-def replace_directory(target: Path) -> Iterator[Path]:
+def replace_directory(target: Path) -> Generator[Path, None, None]:
     """Yields an empty temporary sibling that is renamed to ``target`` when the block ends well.
 
     An older ``target`` is kept until the new one is complete, and put back if the swap fails. What

@@ -9,7 +9,9 @@ def drops(
 ) -> dict[str, float]:
     """Points lost against the teacher, metric by metric: positive is worse, whatever the metric."""
     sign = 1.0 if higher_is_better else -1.0
-    return {name: sign * (teacher[name] - student[name]) for name in student if name in teacher}
+    both = [name for name in student if name in teacher]
+    # + 0.0 turns -0.0 into 0.0
+    return {name: sign * (teacher[name] - student[name]) + 0.0 for name in both}
 
 
 def prediction_rows(

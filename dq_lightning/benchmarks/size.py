@@ -59,7 +59,7 @@ def _parameter_bits(
             found[id(module.weight)] = bits.embedding
         elif isinstance(module, nn.Linear):
             found[id(module.weight)] = bits.weight
-            if module.bias is not None:
+            if module.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
                 found[id(module.bias)] = bias_bits
     return found
 

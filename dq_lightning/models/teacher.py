@@ -61,9 +61,12 @@ def load_config(path: str, revision: str | None = None) -> object:
     try:
         return AutoConfig.from_pretrained(path, revision=revision)
     except (OSError, ValueError) as error:
+        # transformers takes a path that does not exist for the name of a repository
+        absent = path.startswith(("/", ".", "~")) and not Path(path).exists()
+        reason = "there is no such folder" if absent else _first_line(error)
         raise ValueError(
             f"teacher.path={path} holds no readable model config; give a hub name or a folder "
-            f"written by save_pretrained ({_first_line(error)})."
+            f"written by save_pretrained ({reason})."
         ) from error
 
 

@@ -21,7 +21,7 @@ def attach_attention_quantizers(attention: nn.Module, quantizer: QuantizerFactor
 
 def use_fake_quantized_attention(model: nn.Module) -> None:
     """Choose this file's attention for one model; other models keep theirs."""
-    model.set_attn_implementation(NAME)  # type: ignore[operator]
+    model.set_attn_implementation(NAME)  # pyright: ignore[reportCallIssue]
 
 
 def fake_quantized_attention(

@@ -78,6 +78,7 @@ def _record_early_failure(config: DictConfig, job_return: JobReturn) -> None:
         status = artifact.read_json("status.json")
     if status.get("status") == "failed":
         return
-    error = job_return._return_value  # the public property raises it instead of returning it
+    # the public property raises the error instead of returning it
+    error = job_return._return_value  # pyright: ignore[reportPrivateUsage]
     name = " ".join(job_return.overrides or []) or artifact.run_dir.name
     artifact.write_json("status.json", {"cell": {"name": name}} | status | failure(error))

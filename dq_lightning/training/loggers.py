@@ -4,7 +4,7 @@ import contextlib
 import netrc
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ def has_wandb_key() -> bool:
 
 
 @contextlib.contextmanager
-def wandb_finished() -> Iterator[None]:
+def wandb_finished() -> Generator[None, None, None]:
     """Ends an open W&B run with the right exit code, also when the block raises."""
     try:
         yield

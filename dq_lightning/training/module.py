@@ -93,6 +93,21 @@ class DistillationModule(pl.LightningModule):
         schedule = {"scheduler": self.make_schedule(optimizer, steps), "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        # The trainer refuses to clip for fused optimizers under every mixed precision, because
+        # they unscale gradients themselves; in bfloat16 nothing is scaled.
+        if self.trainer.precision == "bf16-mixed" and gradient_clip_algorithm in (None, "norm"):
+            nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or float("inf"))
+        else:
+            super().configure_gradient_clipping(
+                optimizer, gradient_clip_val, gradient_clip_algorithm
+            )
+
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         scheduler.step()
 

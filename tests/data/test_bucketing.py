@@ -87,7 +87,7 @@ def test_cmudict_is_padded_less_than_a_tenth():
 
 
 @pytest.mark.parametrize("name", ["scitldr-a", "dialogsum"])
-@pytest.mark.parametrize("batch_size", [8, 16])
+@pytest.mark.parametrize("batch_size", [8, 16, 32])
 def test_real_documents_are_padded_less_than_a_tenth(name, batch_size):
     path = SHARED / name / "train.jsonl.xz"
     if not path.is_file():
