@@ -127,8 +127,9 @@ def _valid_keys(config_dir: Path, config_name: str, overrides: Sequence[str]) ->
 def _dotted(node: object, prefix: str = "") -> Iterator[str]:
     if isinstance(node, dict):
         for key, value in node.items():
-            yield f"{prefix}{key}"
-            yield from _dotted(value, f"{prefix}{key}.")
+            if not str(key).startswith("_"):  # _target_ and the like: nobody means them
+                yield f"{prefix}{key}"
+                yield from _dotted(value, f"{prefix}{key}.")
 
 
 def _composition(error: ConfigCompositionException, config_dir: Path, config_name: str) -> str:

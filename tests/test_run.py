@@ -270,7 +270,6 @@ def test_the_last_checkpoint_is_of_the_last_validation(unbroken: Artifact) -> No
     assert torch.load(unbroken.checkpoints / "last.ckpt", weights_only=False)["global_step"] == 4
 
 
-@pytest.mark.xfail(strict=True, reason="LearningRateMonitor wants a logger")
 def test_without_loggers_and_with_another_seed(place: Place, unbroken: Artifact) -> None:
     other = place.run("other", "logger=none", "seed=29")
     with pytest.raises(AssertionError, match="not equal"):

@@ -58,6 +58,8 @@ class DistillationModule(pl.LightningModule):
         result = self.objective(student, teacher, {**batch, **inputs})
         parts = {f"train/{name}": value for name, value in result.parts.items()}
         self.log_dict({"train/loss": result.total.detach(), **parts}, prog_bar=True)
+        optimizer = self.trainer.optimizers[0]
+        self.log("lr", optimizer.param_groups[0]["lr"])
         return result.total
 
     def _inputs(self, batch: Batch) -> Batch:
