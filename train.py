@@ -9,7 +9,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from dq_lightning.errors import one_sentence_errors
+from dq_lightning.errors import one_sentence_errors, past_hydra
 from dq_lightning.sweeps.overrides import teacher_shorthand
 
 CONFIG_DIR = Path(__file__).parent / "conf"
@@ -19,7 +19,8 @@ CONFIG_DIR = Path(__file__).parent / "conf"
 def main(cfg: DictConfig) -> float | None:
     from dq_lightning.run import run  # after composition: a misspelt key fails in a second
 
-    return run(cfg)
+    with past_hydra():
+        return run(cfg)
 
 
 if __name__ == "__main__":

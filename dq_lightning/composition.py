@@ -51,6 +51,23 @@ class Parts:
     device: torch.device
 
 
+_SAVE_DTYPES = ("float32", "float16", "bfloat16")
+_COUNTS = (
+    "steps",
+    "epochs",
+    "validations",
+    "validation_rows",
+    "data.batch_size",
+    "data.eval_batch_size",
+    "data.max_source_length",
+    "data.max_target_length",
+    "data.limit_train",
+    "data.limit_validation",
+    "data.limit_test",
+    "trainer.accumulate_grad_batches",
+)
+
+
 def build(node: Any, **arguments: Any) -> Any:
     """The object that a config node describes."""
     return instantiate(node, **arguments)
@@ -76,6 +93,7 @@ def cell_columns(cfg: DictConfig) -> dict[str, Any]:
 
 def build_parts(cfg: DictConfig) -> Parts:
     """Everything but the trainer; each step checks its part of the config before the next loads."""
+    check_numbers(cfg)
     _check_precision(cfg)
     bits = parse_bits(cfg.quant.bits)
     recipe, objective, metric = build_recipe(cfg.quant, bits), build(cfg.distill), build(cfg.metric)
@@ -109,13 +127,15 @@ def build_recipe(quant: DictConfig, bits: Bits) -> QuantizationRecipe:
         "activation": bits.activation,
         "attention": bits.activation,
     }
-    sites = {
-        site: at_bits(
-            build(quant[site].quantizer),
-            default if quant[site].bits is None else quant[site].bits,
-        )
-        for site, default in inherited.items()
-    }
+    sites: dict[str, Any] = {}
+    for site, default in inherited.items():
+        own = quant[site].bits
+        sites[site] = at_bits(build(quant[site].quantizer), default if own is None else own)
+        try:
+            _ = sites[site] and sites[site]()
+        except ValueError as error:
+            chosen = f"quant.bits={quant.bits}" if own is None else f"quant.{site}.bits={own}"
+            raise ValueError(f"{chosen} does not suit quant.{site}.quantizer: {error}") from error
     return QuantizationRecipe(**sites, head=quant.head, exclude=tuple(quant.exclude))
 
 
@@ -157,6 +177,7 @@ def build_data(
         eval_batch_size=node.eval_batch_size,
         seed=cfg.seed,
         num_workers=node.num_workers,
+        accumulate_grad_batches=cfg.trainer.accumulate_grad_batches,
         limit_train=node.limit_train,
         limit_validation=min(limits, default=None),
         limit_test=node.limit_test,
@@ -171,7 +192,7 @@ def build_training(
 ) -> tuple[pl.Trainer, DistillationModule]:
     """The trainer and the module; `teacher`: its validation scores, shown beside the student's."""
     accumulate = cfg.trainer.accumulate_grad_batches
-    steps = cfg.steps or cfg.epochs * -(-len(parts.data.train_dataloader()) // accumulate)
+    steps = cfg.steps or cfg.epochs * max(1, len(parts.data.train_dataloader()) // accumulate)
     monitor = f"validation/{parts.metric.primary}"
     best = BestAndLast(checkpoints, monitor, parts.metric.higher_is_better)
     callbacks: list[Callback] = [build(node) for node in cfg.callbacks.values()]
@@ -195,6 +216,24 @@ def build_training(
         build(cfg.scheduler),
     )
     return trainer, module
+
+
+def check_numbers(cfg: DictConfig) -> None:
+    """Raise a ValueError for a count that is no whole number, or a rate that is no number."""
+    if cfg.steps is None and cfg.epochs is None:
+        raise ValueError("steps and epochs are both null; write steps=1200 or epochs=16.")
+    if cfg.student.save_dtype not in _SAVE_DTYPES:
+        raise ValueError(
+            f"student.save_dtype={cfg.student.save_dtype} is unknown; write one of {_SAVE_DTYPES}."
+        )
+    for key in _COUNTS:
+        value = OmegaConf.select(cfg, key)
+        if value is not None and (type(value) is not int or value < 1):
+            raise ValueError(f"{key}={value} is no whole number from 1; write one, as {key}=8.")
+    for key in ("seed", "optimizer.lr", "optimizer.weight_decay"):
+        value = OmegaConf.select(cfg, key, default=0)
+        if isinstance(value, str | bool) or value is None or value < 0:
+            raise ValueError(f"{key}={value} is no number from 0; write one, such as {key}=1.")
 
 
 def _check_precision(cfg: DictConfig) -> None:

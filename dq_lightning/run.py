@@ -25,7 +25,7 @@ from dq_lightning.training.progress import quiet_libraries
 def run(cfg: DictConfig) -> float:
     """Train and test a student as `cfg` says; returns its primary test metric."""
     artifact = Artifact(cfg.paths.output_dir)
-    with artifact.running(cell=cell_columns(cfg)), wandb_finished():
+    with artifact.running(cell=_cell(cfg)), wandb_finished():
         quiet_libraries()
         # before the next line, which replaces the config of the folder that this compares with
         resume = _resume_from(cfg, artifact)
@@ -48,6 +48,14 @@ def run(cfg: DictConfig) -> float:
         print_run_table(metrics)
         print(f"Run directory: {artifact.run_dir}", flush=True)
         return student.scores[parts.metric.primary]
+
+
+def _cell(cfg: DictConfig) -> dict[str, Any]:
+    """The cell's columns, or what was written where `build_parts` will not be able to read it."""
+    try:
+        return cell_columns(cfg)
+    except ValueError:
+        return {"name": f"quant.bits={cfg.quant.bits} student.layers={cfg.student.layers}"}
 
 
 def _resume_from(cfg: DictConfig, artifact: Artifact) -> Path | None:

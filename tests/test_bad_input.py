@@ -241,12 +241,10 @@ def test_the_good_arguments_would_train(command: Callable[..., Ended]) -> None:
     assert files.lines[0].startswith("AssertionError: it trained (traceback in ")
 
 
-@pytest.mark.xfail(strict=True, reason="the body of train.py's main is not within past_hydra()")
 def test_hydra_adds_nothing(command: Callable[..., Ended]) -> None:
     assert HYDRAS not in command(*WORDS, "quant.bits=2-2").err
 
 
-@pytest.mark.xfail(strict=True, reason="rouge_score tells absl which tokenizer it uses")
 def test_a_library_adds_nothing(command: Callable[..., Ended]) -> None:
     assert command(*FILES, "data.train={folder}/empty.jsonl").out == ""
 

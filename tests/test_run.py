@@ -225,7 +225,6 @@ def test_curves_name_every_loss_term(unbroken: Artifact) -> None:
     assert "train/attention" not in rows[0]  # its weight is 0
 
 
-@pytest.mark.xfail(strict=True, reason="log_results does not save what it logs after training")
 def test_curves_end_with_the_results(unbroken: Artifact) -> None:
     assert curves(unbroken)[-1]["student/wer"]
 
@@ -265,7 +264,6 @@ def test_resumed_in_its_own_folder_equals_unbroken(
     exactly_equal(own, unbroken)
 
 
-@pytest.mark.xfail(strict=True, reason="Lightning renews last.ckpt only together with a new best")
 def test_the_last_checkpoint_is_of_the_last_validation(unbroken: Artifact) -> None:
     assert torch.load(unbroken.checkpoints / "last.ckpt", weights_only=False)["global_step"] == 4
 

@@ -18,6 +18,8 @@ class BucketSampler(Sampler[list[int]]):
 
     lengths: (source length, target length) of each row.
     rank, num_replicas: every `num_replicas`-th batch goes to this process; all get equally many.
+    multiple_of: an epoch has such a number of batches, so that every accumulated step is whole; the
+        few left over differ from epoch to epoch.
     first_batch: batches of the next epoch to leave out, for resuming in the middle of one.
     """
 
@@ -30,6 +32,7 @@ class BucketSampler(Sampler[list[int]]):
         window: int = 64,
         rank: int = 0,
         num_replicas: int = 1,
+        multiple_of: int = 1,
     ) -> None:
         self.lengths = lengths
         self.batch_size = batch_size
@@ -37,6 +40,7 @@ class BucketSampler(Sampler[list[int]]):
         self.window = window
         self.rank = rank
         self.num_replicas = num_replicas
+        self.multiple_of = multiple_of
         self.epoch = 0
         self.first_batch = 0
 
@@ -46,7 +50,8 @@ class BucketSampler(Sampler[list[int]]):
 
     def __len__(self) -> int:
         batches = -(-len(self.lengths) // self.batch_size)
-        return max(1, batches // self.num_replicas)
+        own = batches // self.num_replicas
+        return max(own - own % self.multiple_of, min(own, self.multiple_of), 1)
 
     def __iter__(self) -> Iterator[list[int]]:
         batches = self._batches()

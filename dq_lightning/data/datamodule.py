@@ -36,6 +36,7 @@ class Seq2SeqDataModule(pl.LightningDataModule):
         eval_batch_size: int,
         seed: int,
         num_workers: int = 0,
+        accumulate_grad_batches: int = 1,
         limit_train: int | None = None,
         limit_validation: int | None = None,
         limit_test: int | None = None,
@@ -49,6 +50,7 @@ class Seq2SeqDataModule(pl.LightningDataModule):
         self.eval_batch_size = eval_batch_size
         self.seed = seed
         self.num_workers = num_workers
+        self.accumulate_grad_batches = accumulate_grad_batches
         self.limits = {"train": limit_train, "validation": limit_validation, "test": limit_test}
         self.splits: dict[str, Dataset] = {}
         self.key = ""
@@ -104,6 +106,7 @@ class Seq2SeqDataModule(pl.LightningDataModule):
             self.seed,
             rank=self.trainer.global_rank if self.trainer else 0,
             num_replicas=self.trainer.world_size if self.trainer and name == "train" else 1,
+            multiple_of=self.accumulate_grad_batches if name == "train" else 1,
         )
         columns = rows.with_format("numpy", columns=["input_ids", "labels", "index"])
         return DataLoader(

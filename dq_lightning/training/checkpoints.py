@@ -17,14 +17,21 @@ class BestAndLast(ModelCheckpoint):
     """
 
     def __init__(self, folder: Path, monitor: str, higher_is_better: bool) -> None:
+        self.folder = folder
         super().__init__(
             folder,
             filename="best-{step}",
             monitor=monitor,
             mode="max" if higher_is_better else "min",
-            save_last=True,
             enable_version_counter=False,  # a fresh run in a used folder replaces what lies there
         )
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_validation_end(trainer, pl_module)
+        if (
+            not trainer.sanity_checking
+        ):  # save_last=True would renew last.ckpt beside a new best only
+            trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         # The trainer forgets the best score so far when a run is resumed in another folder.

@@ -43,6 +43,7 @@ def log_results(
         logger.log_metrics(numbers)
         if isinstance(logger, WandbLogger):
             logger.log_table("predictions", columns=columns, data=rows)
+        logger.save()
 
 
 def has_wandb_key() -> bool:

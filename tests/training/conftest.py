@@ -70,7 +70,7 @@ def make_data(
 ) -> Callable[..., Seq2SeqDataModule]:
     cache = tmp_path_factory.mktemp("cache")
 
-    def make(batch_size: int = BATCH_SIZE) -> Seq2SeqDataModule:
+    def make(batch_size: int = BATCH_SIZE, accumulate: int = 1) -> Seq2SeqDataModule:
         return Seq2SeqDataModule(
             CMUDict(str(dictionary)),
             build_g2p_tokenizer(),
@@ -79,6 +79,7 @@ def make_data(
             batch_size=batch_size,
             eval_batch_size=4,
             seed=7,
+            accumulate_grad_batches=accumulate,
         )
 
     return make
@@ -208,7 +209,8 @@ def fit(
             default_root_dir=tmp_path, log_every_n_steps=1,
         )  # fmt: skip
         module = make_module(quantized=quantized, teacher=teacher)
-        trainer.fit(module, datamodule=make_data(batch_size), ckpt_path=ckpt, weights_only=False)
+        data = make_data(batch_size, accumulate)
+        trainer.fit(module, datamodule=data, ckpt_path=ckpt, weights_only=False)
         return Fitted(module, trainer, recorder)
 
     return run

@@ -61,7 +61,9 @@ def test_the_newest_of_the_same_config(folders):
 def test_no_run_of_this_config(folders, runs):
     for run in runs:
         touch(folders["runs"] / run)
-    with pytest.raises(ValueError, match=r"^ckpt=last found no checkpoint of this config .*\.$"):
+    with pytest.raises(
+        ValueError, match=r"^ckpt=last found no unfinished run of this config .*\.$"
+    ):
         checkpoint_to_resume("last", **folders, same_config=lambda run: False)
 
 

@@ -110,7 +110,7 @@ def test_nothing_is_finished_where_nothing_was_started(finished, monkeypatch):
 
 def test_results_go_to_every_logger():
     logged = []
-    logger = SimpleNamespace(log_metrics=logged.append)
+    logger = SimpleNamespace(log_metrics=logged.append, save=lambda: None)
     groups = ("teacher", "student", "drop", "bytes", "generation_seconds")
     metrics = {group: {"x": float(n)} for n, group in enumerate(groups)}
     predictions = [{"source": "a", "references": ["b"], "student": "c", "teacher": None}] * 3

@@ -25,9 +25,6 @@ def test_resumed_equals_unbroken(fit, tmp_path, half, interval, settings):
     _compare(fit, tmp_path, half, interval, settings)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a step of one batch ends the epoch: checkpoints fall between"
-)
 def test_accumulation_that_does_not_divide_the_epoch(fit, tmp_path):
     _compare(fit, tmp_path, 3, 1, {"accumulate": 2})
 
