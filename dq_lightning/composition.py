@@ -80,7 +80,7 @@ def plain(node: Any) -> Any:
 
 def cell_columns(cfg: DictConfig) -> dict[str, Any]:
     """What names this run in a grid; raises for bits and layers that cannot be read."""
-    bits, layers = parse_bits(cfg.quant.bits), parse_layers(cfg.student.layers)
+    bits, layers = build_recipe(cfg.quant).bits, chosen_layers(cfg.student)
     return {
         "name": f"{bits} {layers[0]}-{layers[1]}",
         "weight_bits": bits.weight,
@@ -95,8 +95,7 @@ def build_parts(cfg: DictConfig) -> Parts:
     """Everything but the trainer; each step checks its part of the config before the next loads."""
     check_numbers(cfg)
     _check_precision(cfg)
-    bits = parse_bits(cfg.quant.bits)
-    recipe, objective, metric = build_recipe(cfg.quant, bits), build(cfg.distill), build(cfg.metric)
+    recipe, objective, metric = build_recipe(cfg.quant), build(cfg.distill), build(cfg.metric)
     reader = build(cfg.data.reader)
     student, teacher, tokenizer, family = build_models(cfg)
     # sdpa records no attention maps, it returns none of them with a mere warning
@@ -105,12 +104,12 @@ def build_parts(cfg: DictConfig) -> Parts:
         model.set_attn_implementation(attention)
     preparation = prepare(student, recipe, family).as_dict()
     return Parts(
-        bits=bits,
+        bits=recipe.bits,
         family=family,
         tokenizer=tokenizer,
         teacher=teacher,
         student=student,
-        preparation={"bits": str(bits), "head": recipe.head, **preparation},
+        preparation={"bits": str(recipe.bits), "head": recipe.head, **preparation},
         data=build_data(cfg, reader, tokenizer),
         objective=objective,
         metric=metric,
@@ -119,8 +118,18 @@ def build_parts(cfg: DictConfig) -> Parts:
     )
 
 
-def build_recipe(quant: DictConfig, bits: Bits) -> QuantizationRecipe:
+def chosen_layers(student: DictConfig) -> tuple[int, int]:
+    """(encoder, decoder) layers: those of student.layers, where no own number is given."""
+    layers = parse_layers(student.layers)
+    own = student.encoder_layers, student.decoder_layers
+    return parse_layers(
+        "-".join(str(a if b is None else b) for a, b in zip(layers, own, strict=True))
+    )
+
+
+def build_recipe(quant: DictConfig) -> QuantizationRecipe:
     """The quantizer of each site at its own bits, or at those of quant.bits."""
+    bits = parse_bits(quant.bits)
     inherited = {
         "weight": bits.weight,
         "embedding": bits.embedding,
@@ -143,7 +152,7 @@ def build_models(
     cfg: DictConfig,
 ) -> tuple[PreTrainedModel, Teacher | None, PreTrainedTokenizerBase, ModelFamily]:
     """Student, teacher (None for teacher=none), tokenizer, family."""
-    layers = parse_layers(cfg.student.layers)
+    layers = chosen_layers(cfg.student)
     if cfg.teacher.path is None:
         family, tokenizer = family_named(cfg.student.family), build(cfg.student.tokenizer)
         student = student_from_scratch(family, tokenizer, *layers, plain(cfg.student.config))

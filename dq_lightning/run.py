@@ -19,7 +19,7 @@ from dq_lightning.quantization.recipe import Bits
 from dq_lightning.reporting.terminal import print_run_table
 from dq_lightning.training.checkpoints import checkpoint_to_resume, load_best, round_weights
 from dq_lightning.training.loggers import log_results, wandb_finished
-from dq_lightning.training.progress import quiet_libraries
+from dq_lightning.training.progress import describe, quiet_libraries
 
 
 def run(cfg: DictConfig) -> float:
@@ -42,6 +42,7 @@ def run(cfg: DictConfig) -> float:
         dtype = getattr(torch, cfg.student.save_dtype)
         round_weights(parts.student, dtype)
         student = _evaluate(parts, parts.student, "test")
+        print(f"Student on test: {_shown(student)}", flush=True)
         metrics = _metrics(cfg, parts, trainer.global_step, student, tested)
         _save(artifact, parts, dtype, metrics, _predictions(parts, student, tested))
         log_results(trainer.loggers, metrics, artifact.read_jsonl("predictions.jsonl"), cfg.samples)
@@ -103,7 +104,13 @@ def _evaluate_teacher(cfg: DictConfig, parts: Parts, split: str) -> Evaluation |
         torch.__version__,
     ]
     cache = Path(cfg.paths.cache)
-    return cached_evaluation(identity, cache, lambda: _evaluate(parts, model, split))
+    result = cached_evaluation(identity, cache, lambda: _evaluate(parts, model, split))
+    print(f"Teacher on {split}: {_shown(result)}", flush=True)
+    return result
+
+
+def _shown(result: Evaluation) -> str:
+    return f"{describe(result.scores)} ({len(result.texts):,} rows)"
 
 
 def _metrics(

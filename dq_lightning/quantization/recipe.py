@@ -67,6 +67,16 @@ class QuantizationRecipe:
     head: Head = "tied"
     exclude: tuple[str, ...] = ()
 
+    @property
+    def bits(self) -> Bits:
+        """The bits each site really has; 32 where nothing is rounded."""
+        return Bits(_bits(self.weight), _bits(self.embedding), _bits(self.activation))
+
     def __post_init__(self) -> None:
         if self.head not in get_args(Head):
             raise ValueError(f"quant.head={self.head!r} is unknown; write tied, fp or int8.")
+
+
+def _bits(factory: QuantizerFactory | None) -> int:
+    quantizer = factory() if factory else None
+    return quantizer.bits if quantizer is not None and quantizer.enabled else FULL_PRECISION

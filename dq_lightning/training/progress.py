@@ -72,6 +72,19 @@ class ProgressLines(ProgressBar):
         print(f"step {step}/{total}  {terms}  {rate:.1f} steps/s  left {eta}", flush=True)
 
 
+def describe(scores: Mapping[str, float], teacher: Mapping[str, float] | None = None) -> str:
+    """Scores by name, each beside the teacher's where there is one.
+
+    >>> describe({"wer": 31.25}, {"wer": 28.5})
+    'wer 31.25 (teacher 28.50)'
+    """
+    beside = teacher or {}
+    return "  ".join(
+        f"{name} {value:.2f}" + (f" (teacher {beside[name]:.2f})" if name in beside else "")
+        for name, value in scores.items()
+    )
+
+
 class ValidationLines(pl.Callback):
     """After each validation: the student's scores beside the teacher's.
 
@@ -89,11 +102,6 @@ class ValidationLines(pl.Callback):
             for name, value in trainer.callback_metrics.items()
             if name.startswith("validation/")
         }
-        print(f"step {trainer.global_step}: validation  {self._line(scores)}", flush=True)
-
-    def _line(self, scores: Mapping[str, float]) -> str:
-        return "  ".join(
-            f"{name} {value:.2f}"
-            + (f" (teacher {self.teacher[name]:.2f})" if name in self.teacher else "")
-            for name, value in scores.items()
+        print(
+            f"step {trainer.global_step}: validation  {describe(scores, self.teacher)}", flush=True
         )
