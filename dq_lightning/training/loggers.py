@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
 
 
 def csv_logger(save_dir: str) -> CSVLogger:
@@ -18,11 +19,25 @@ def csv_logger(save_dir: str) -> CSVLogger:
 
 
 def wandb_logger(project: str, save_dir: str, name: str, group: str | None) -> WandbLogger:
-    """A W&B run named after its cell; the runs of one sweep share a group."""
-    offline = not has_wandb_key() and os.environ.get("WANDB_MODE", "offline") != "online"
-    os.environ.setdefault("WANDB_SILENT", "true")
-    settings: dict[str, Any] = {"group": group, "tags": name.split()}
-    return WandbLogger(project=project, save_dir=save_dir, name=name, offline=offline, **settings)
+    """A W&B run named after its cell; the runs of one sweep share a group.
+
+    The run opens here, not at the first logged value: whatever fails later is seen in W&B too.
+    """
+    import wandb  # slow to import, and not every run logs there
+
+    online = has_wandb_key() or os.environ.get("WANDB_MODE") == "online"
+    run = None
+    if rank_zero_only.rank == 0:  # other ranks log nothing and must not open runs of their own
+        run = wandb.init(
+            project=project,
+            dir=save_dir,
+            name=name,
+            group=group,
+            tags=name.split(),
+            mode="online" if online else "offline",
+            settings=wandb.Settings(silent=True),
+        )
+    return WandbLogger(project=project, save_dir=save_dir, name=name, experiment=run)
 
 
 def log_results(

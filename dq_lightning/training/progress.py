@@ -9,13 +9,14 @@ from typing import Any
 
 import datasets
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
+from pytorch_lightning.callbacks import ProgressBar
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers.utils import logging as transformers_logging
 
 
 def progress_callback() -> ProgressBar:
-    """A live bar when stderr is a terminal, else a line every few seconds."""
-    return RichProgressBar(leave=False) if sys.stderr.isatty() else ProgressLines()
+    """A live bar on a terminal, else a line every few seconds."""
+    return ProgressLive() if sys.stdout.isatty() else ProgressLines()
 
 
 def quiet_libraries() -> None:
@@ -28,8 +29,75 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", r".*does not have many workers.*")
     warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\).*")
     warnings.filterwarnings("ignore", r".*is smaller than the logging interval.*")
-    if not sys.stderr.isatty():
+    if not sys.stdout.isatty():
         datasets.disable_progress_bars()
+
+
+def loss_terms(metrics: Mapping[str, Any]) -> str:
+    """The logged training terms by name.
+
+    >>> loss_terms({"train/loss": 1.5, "train/task": 0.25, "validation/wer": 9.0})
+    'loss 1.500  task 0.250'
+    """
+    return "  ".join(
+        f"{name.removeprefix('train/')} {float(value):.3f}"
+        for name, value in metrics.items()
+        if name.startswith("train/")
+    )
+
+
+class ProgressLive(ProgressBar):
+    """One bar over the whole run: steps, time left, loss terms by name; validations say so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._enabled = True
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[terms]}"),
+            transient=True,
+        )
+
+    def disable(self) -> None:
+        self._enabled = False  # ranks other than 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        total = int(trainer.estimated_stepping_batches)
+        self._task = self._bar.add_task(
+            "training", total=total, completed=trainer.global_step, terms=""
+        )
+        if self._enabled:
+            self._bar.start()
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        terms = loss_terms(trainer.callback_metrics)
+        self._bar.update(self._task, completed=trainer.global_step, terms=terms)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._bar.tasks:
+            self._bar.update(self._task, description="validating")
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._bar.tasks:
+            self._bar.update(self._task, description="training")
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._bar.stop()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        self._bar.stop()
 
 
 class ProgressLines(ProgressBar):
@@ -62,11 +130,7 @@ class ProgressLines(ProgressBar):
         self._printed = now
         step, total = trainer.global_step, int(trainer.estimated_stepping_batches)
         rate = (step - self._first_step) / (now - self._started)
-        terms = "  ".join(
-            f"{name.removeprefix('train/')} {float(value):.3f}"
-            for name, value in trainer.callback_metrics.items()
-            if name.startswith("train/")
-        )
+        terms = loss_terms(trainer.callback_metrics)
         left = int((total - step) / rate) if rate else 0
         eta = f"{left // 60}:{left % 60:02d}"
         print(f"step {step}/{total}  {terms}  {rate:.1f} steps/s  left {eta}", flush=True)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar
 from torch import Tensor
 from transformers import BartConfig, BartForConditionalGeneration, PreTrainedModel
 
@@ -200,10 +200,12 @@ def fit(
             save_top_k=-1, save_last=True,
         )  # fmt: skip
         seed = [StepSeed(3)] if seed_callback else []
+        given = any(isinstance(callback, ProgressBar) for callback in callbacks or [])
+        bars = [] if given else [ProgressLines(1e9)]
         trainer = pl.Trainer(
             accelerator="cpu", max_steps=steps, max_epochs=-1, accumulate_grad_batches=accumulate,
             val_check_interval=(interval or steps) * accumulate, check_val_every_n_epoch=None,
-            callbacks=[*seed, ProgressLines(1e9), recorder, *(callbacks or []), checkpoint],
+            callbacks=[*seed, *bars, recorder, *(callbacks or []), checkpoint],
             logger=False, num_sanity_val_steps=0, use_distributed_sampler=False,
             enable_model_summary=False, deterministic="warn", gradient_clip_val=1.0,
             default_root_dir=tmp_path, log_every_n_steps=1,

@@ -4,9 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from pytorch_lightning.callbacks import RichProgressBar
 
-from dq_lightning.training.progress import ProgressLines, ValidationLines, progress_callback
+from dq_lightning.training.progress import (
+    ProgressLines,
+    ProgressLive,
+    ValidationLines,
+    progress_callback,
+)
 
 
 def trainer(step=3, **metrics):
@@ -71,10 +75,20 @@ def test_not_in_the_sanity_check_nor_on_other_ranks(capsys, change):
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize(("terminal", "kind"), [(True, RichProgressBar), (False, ProgressLines)])
+@pytest.mark.parametrize(("terminal", "kind"), [(True, ProgressLive), (False, ProgressLines)])
 def test_a_bar_on_a_terminal_and_lines_in_a_file(monkeypatch, terminal, kind):
-    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal, raising=False)
     assert type(progress_callback()) is kind
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_live_bar_counts_steps_and_leaves_nothing_behind(fit, capsys):
+    live = ProgressLive()
+    fit(2, callbacks=[live])
+    (task,) = live._bar.tasks
+    assert (task.completed, task.total, task.description) == (2, 2, "training")
+    assert task.fields["terms"].startswith("loss ")
+    assert not live._bar.live.is_started
 
 
 @pytest.mark.filterwarnings("ignore")
