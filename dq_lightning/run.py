@@ -78,6 +78,8 @@ def _identity(cfg: Any) -> dict[str, Any]:
 def _evaluate(parts: Parts, model: PreTrainedModel, split: str) -> Evaluation:
     loader = parts.data.val_dataloader() if split == "validation" else parts.data.test_dataloader()
     references = parts.data.references(split)
+    who = "student" if model is parts.student else "teacher"
+    print(f"Generating with the {who}: {len(references):,} {split} rows", flush=True)
     return evaluate(
         model.to(parts.device),  # pyright: ignore[reportArgumentType]
         loader,
