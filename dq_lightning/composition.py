@@ -93,6 +93,7 @@ def cell_columns(cfg: DictConfig) -> dict[str, Any]:
 
 def build_parts(cfg: DictConfig) -> Parts:
     """Everything but the trainer; each step checks its part of the config before the next loads."""
+    _check_weights(cfg)
     check_numbers(cfg)
     _check_precision(cfg)
     recipe, objective, metric = build_recipe(cfg.quant), build(cfg.distill), build(cfg.metric)
@@ -243,6 +244,14 @@ def check_numbers(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, key, default=0)
         if isinstance(value, str | bool) or value is None or value < 0:
             raise ValueError(f"{key}={value} is no number from 0; write one, such as {key}=1.")
+
+
+def _check_weights(cfg: DictConfig) -> None:
+    if cfg.teacher.get("config") is not None:
+        raise ValueError(
+            "This teacher has no weights, only a shape (teacher.config) for the size command; "
+            "write teacher=<hub name or folder>, such as teacher=facebook/bart-base."
+        )
 
 
 def _check_precision(cfg: DictConfig) -> None:

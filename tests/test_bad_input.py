@@ -126,6 +126,12 @@ CASES = {
         "/weightless holds no weights",
         "it needs model.safetensors beside config.json",
     ),
+    "teacher that is a shape": Case(
+        [*(a for a in WORDS if "teacher." not in a), "teacher=bart_base"],
+        "teacher",
+        "has no weights, only a shape",
+        "write teacher=<hub name or folder>",
+    ),
     "teacher that is nowhere": Case(
         [*WORDS, "teacher.path={folder}/nobody"],
         "teacher.path=",

@@ -14,6 +14,7 @@ from dq_lightning.distillation.loss import (
     pair_layers,
     reduce_layers,
 )
+from dq_lightning.distillation.mask_choice import choose_mask
 from dq_lightning.distillation.masking import (
     cross_mask,
     decoder_self_mask,
@@ -27,8 +28,9 @@ class AttentionMSELoss(Loss):
 
     Per layer: mean over heads and over pairs (query, key) of real tokens of (a_s - a_t)^2.
     Li et al. 2022 (DQ-BART). Differs from the released code, which averages over padding and
-    over the zeros above the causal diagonal too. `reduction_over_layers="mean"`
-    divides each stack's sum by its number of layers.
+    over the zeros above the causal diagonal too: `mask="none"` does as it does, so a batch with
+    more padding, or a decoder map, weighs less. `reduction_over_layers="mean"` divides each
+    stack's sum by its number of layers.
     """
 
     requires = frozenset({ATTENTIONS})
@@ -39,6 +41,7 @@ class AttentionMSELoss(Loss):
         decoder: bool = True,
         cross: bool = True,
         reduction_over_layers: str = "sum",
+        mask: str = "real",
     ) -> None:
         super().__init__()
         if not (encoder or decoder or cross):
@@ -51,7 +54,9 @@ class AttentionMSELoss(Loss):
             "decoder_attentions": (decoder, decoder_self_mask),
             "cross_attentions": (cross, cross_mask),
         }
-        self.masks = {name: mask for name, (is_on, mask) in switches.items() if is_on}
+        self.masks = {
+            name: choose_mask(mask_of, mask) for name, (is_on, mask_of) in switches.items() if is_on
+        }
         self.reduction_over_layers: LayerReduction = check_layer_reduction(reduction_over_layers)
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Float[Tensor, ""]:

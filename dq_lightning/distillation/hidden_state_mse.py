@@ -14,6 +14,7 @@ from dq_lightning.distillation.loss import (
     pair_layers,
     reduce_layers,
 )
+from dq_lightning.distillation.mask_choice import choose_mask
 from dq_lightning.distillation.masking import masked_mean, source_mask, target_mask
 
 
@@ -21,8 +22,8 @@ class HiddenStateMSELoss(Loss):
     """Sum over embeddings and layers of the MSE of hidden states, for each stack switched on.
 
     Per layer: mean over real tokens and features of (h_s - h_t)^2. Li et al. 2022 (DQ-BART).
-    Differs from the released code, which averages over padding too and counts the
-    last encoder state a second time, multiplied by the batch size.
+    Differs from the released code, which averages over padding too (`mask="none"` does as it
+    does) and counts the last encoder state once more, summed over the batch (`LastEncoderMSELoss`).
     `reduction_over_layers="mean"` divides each stack's sum by its number of tensors, so that the
     weight of the loss need not change with the student's depth.
     """
@@ -30,7 +31,11 @@ class HiddenStateMSELoss(Loss):
     requires = frozenset({HIDDEN_STATES})
 
     def __init__(
-        self, encoder: bool = True, decoder: bool = True, reduction_over_layers: str = "sum"
+        self,
+        encoder: bool = True,
+        decoder: bool = True,
+        reduction_over_layers: str = "sum",
+        mask: str = "real",
     ) -> None:
         super().__init__()
         if not (encoder or decoder):
@@ -42,7 +47,9 @@ class HiddenStateMSELoss(Loss):
             "encoder_hidden_states": (encoder, source_mask),
             "decoder_hidden_states": (decoder, target_mask),
         }
-        self.masks = {name: mask for name, (is_on, mask) in switches.items() if is_on}
+        self.masks = {
+            name: choose_mask(mask_of, mask) for name, (is_on, mask_of) in switches.items() if is_on
+        }
         self.reduction_over_layers: LayerReduction = check_layer_reduction(reduction_over_layers)
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Float[Tensor, ""]:

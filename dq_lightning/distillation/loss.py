@@ -53,11 +53,13 @@ class Loss(nn.Module, ABC):
     accumulation each micro-batch is its own token mean and the micro-batches weigh the same;
     this equals the mean of the large batch exactly when they hold equally many real tokens.
     Distillation terms are 0 at student = teacher, never negative, and send no gradient to the
-    teacher. `requires` names what must be recorded: "hidden_states", "attentions" or neither.
+    teacher; one whose formula is above 0 there says so with `zero_at_identity = False`.
+    `requires` names what must be recorded: "hidden_states", "attentions" or neither.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset()
     needs_teacher: ClassVar[bool] = True
+    zero_at_identity: ClassVar[bool] = True
 
     @abstractmethod
     def forward(
@@ -79,12 +81,13 @@ def pair_logits(
 
 
 def pair_layers(
-    student: Outputs, teacher: Outputs | None, attribute: str
+    student: Outputs, teacher: Outputs | None, attribute: str, free_axis: int | None = None
 ) -> list[tuple[Tensor, Tensor]]:
     """Return (student, detached teacher) tensors of every layer under `attribute`.
 
     `attribute` ends in "hidden_states" or "attentions". Raises ValueError when either model
-    recorded nothing, left a layer out, or when the numbers of layers or the shapes differ.
+    recorded nothing, left a layer out, or when the numbers of layers or the shapes differ;
+    `free_axis` names the one axis in which they may (the heads, or the features).
     """
     assert teacher is not None, "Objective checks that a teacher is there"
     students = _recorded(student, attribute, "student")
@@ -95,7 +98,7 @@ def pair_layers(
             f"{len(teachers)}; select the teacher's layers with the student's layer mapping first"
         )
     return [
-        _pair(s, t, f"{attribute}[{index}]")
+        _pair(s, t, f"{attribute}[{index}]", free_axis)
         for index, (s, t) in enumerate(zip(students, teachers, strict=True))
     ]
 
@@ -128,8 +131,11 @@ def _recorded(outputs: Outputs, attribute: str, who: str) -> tuple[Tensor, ...]:
     return present
 
 
-def _pair(student: Tensor, teacher: Tensor, name: str) -> tuple[Tensor, Tensor]:
-    if student.shape != teacher.shape:
+def _pair(
+    student: Tensor, teacher: Tensor, name: str, free_axis: int | None = None
+) -> tuple[Tensor, Tensor]:
+    fixed = [axis for axis in range(student.ndim) if axis != free_axis]
+    if student.ndim != teacher.ndim or any(student.shape[a] != teacher.shape[a] for a in fixed):
         raise ValueError(
             f"{name}: the student's shape {tuple(student.shape)} differs from the teacher's "
             f"{tuple(teacher.shape)}; build the student from this teacher, or leave this loss out"

@@ -19,4 +19,5 @@ FAMILY = ModelFamily(
     encoder_layer_prefix="model.encoder.layers.",
     decoder_layer_prefix="model.decoder.layers.",
     dropout_keys=("dropout", "attention_dropout", "activation_dropout"),
+    layer_dropout_keys=("encoder_layerdrop", "decoder_layerdrop"),
 )

@@ -20,6 +20,9 @@ class ModelFamily:
     dropout_keys: config attributes that hold dropout probabilities.
     first_layer_only: state-dict suffixes that exist in layer 0 alone and serve every layer
         (T5's relative position bias): they stay in layer 0 whichever layer it is copied from.
+    layer_dropout_keys: config attributes that hold the probability of skipping a whole layer.
+    computed_weights: fnmatch patterns of state-dict keys that a checkpoint may lack, because the
+        model computes them when it is built (sinusoidal positions).
     """
 
     name: str
@@ -35,6 +38,8 @@ class ModelFamily:
     decoder_layer_prefix: str
     dropout_keys: tuple[str, ...]
     first_layer_only: tuple[str, ...] = ()
+    layer_dropout_keys: tuple[str, ...] = ()
+    computed_weights: tuple[str, ...] = ()
 
     def num_layers(self, config: object) -> tuple[int, int]:
         """(encoder layers, decoder layers) of a model config."""

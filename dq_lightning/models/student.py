@@ -19,7 +19,8 @@ def student_from_teacher(
 ) -> PreTrainedModel:
     """A model with `mapping`'s layers, each a copy of its teacher layer; the rest is copied alike.
 
-    dropout: probability of every dropout of the student; None keeps the teacher's.
+    dropout: probability of every dropout of the student; None keeps the teacher's. Whole layers
+    are never dropped.
 
     Built from a copied config and renamed weights, never by slicing module lists: a T5 student
     that loses block 0 would silently lose its relative position bias.
@@ -29,15 +30,30 @@ def student_from_teacher(
     setattr(config, family.decoder_layers_key, len(mapping.decoder))
     for key in family.dropout_keys if dropout is not None else ():
         setattr(config, key, dropout)
+    for key in family.layer_dropout_keys:
+        setattr(config, key, 0.0)  # a skipped layer would leave no hidden state to compare
     student = type(teacher)(config)
     student.to(dtype=teacher.dtype, device=teacher.device)  # pyright: ignore[reportCallIssue]
-    head = teacher.get_parameter(f"{family.head}.weight")
-    if head is not teacher.get_input_embeddings().weight:
-        # flan-T5: a loaded config says "tied" whatever the checkpoint holds, so the student is tied
-        student.get_submodule(family.head).weight = nn.Parameter(torch.empty_like(head))
+    _tie_alike(student, teacher)
     student.load_state_dict(_mapped_weights(teacher.state_dict(), family, mapping))
     student.generation_config = copy.deepcopy(teacher.generation_config)
     return student
+
+
+def _tie_alike(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+    """Share Parameters where the teacher does, and only there.
+
+    The config does not decide: T5's says "tied" whatever the checkpoint holds (flan-T5 is untied).
+    """
+    chosen: dict[int, nn.Parameter] = {}
+    taken: set[int] = set()
+    for name, own in list(student.named_parameters(remove_duplicate=False)):
+        theirs = id(teacher.get_parameter(name))
+        if theirs not in chosen:
+            chosen[theirs] = nn.Parameter(torch.empty_like(own)) if id(own) in taken else own
+            taken.add(id(own))
+        owner, _, attribute = name.rpartition(".")
+        setattr(student.get_submodule(owner), attribute, chosen[theirs])
 
 
 def _mapped_weights(

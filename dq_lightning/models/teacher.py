@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 from collections.abc import Collection, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, cast
 
@@ -109,15 +110,24 @@ def load_teacher(
         ) from error
     # with output_loading_info it is a pair, which the stub does not say
     model, report = cast(tuple[PreTrainedModel, dict[str, Any]], loaded)
-    if report["missing_keys"] or report["mismatched_keys"]:
+    _check_complete(report, family, path)
+    check_tokenizer(tokenizer, model, path)
+    return model, tokenizer
+
+
+def _check_complete(report: dict[str, Any], family: ModelFamily, path: str) -> None:
+    missing = {
+        name
+        for name in report["missing_keys"]
+        if not any(fnmatchcase(name, pattern) for pattern in family.computed_weights)
+    }
+    if missing or report["mismatched_keys"]:
         misfits = (name for name, *_ in report["mismatched_keys"])
-        lacking = sorted(report["missing_keys"] or misfits)
+        lacking = sorted(missing or misfits)
         raise ValueError(
             f"teacher.path={path}: {len(lacking)} weights are missing or do not fit the config, "
             f"the first is {lacking[0]}; give the folder of a complete checkpoint."
         )
-    check_tokenizer(tokenizer, model, path)
-    return model, tokenizer
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, path: str) -> None:

@@ -3,6 +3,7 @@
 import enum
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -42,25 +43,30 @@ class QuantizedTensor:
     """Integer codes (here: floats that hold integers), their scale and zero point.
 
     x ~ scale * (codes - zero_point); scale and zero point broadcast to the codes, which have x's
-    type. inverse_scale, where given, is what dequantize divides by: equal up to the last bit, but
-    the last bit of a tie decides how the next quantizer rounds.
+    type; a zero point need not be an integer. inverse_scale, where given, is what dequantize
+    divides by: equal up to the last bit, but the last bit of a tie decides how the next quantizer
+    rounds. zero_code, where given, is the code of values that are exactly 0 off the even grid.
     """
 
     codes: Tensor
     scale: Tensor
     zero_point: Tensor | None = None
     inverse_scale: Tensor | None = None
+    zero_code: Tensor | None = None
 
     def dequantize(self) -> Tensor:
         """Give scale * (codes - zero_point), in the codes' type where that is a float."""
-        codes = self.codes if self.zero_point is None else self.codes - self.zero_point
-        codes = codes.to(self.scale.dtype)  # so that bfloat16 codes meet their float32 scale
+        codes = self.codes.to(self.scale.dtype)  # so that bfloat16 codes meet their float32 scale
+        codes = codes if self.zero_point is None else codes - self.zero_point
         values = codes * self.scale if self.inverse_scale is None else codes / self.inverse_scale
+        if self.zero_code is not None:
+            values = values.masked_fill(self.codes == self.zero_code, 0.0)
         return values.to(self.codes.dtype) if self.codes.is_floating_point() else values
 
     def dequantize_(self) -> Tensor:
         """Give the same values in the codes' own memory, where that can hold them."""
-        if self.zero_point is not None or self.codes.dtype != self.scale.dtype:
+        off_center = self.zero_point is not None or self.zero_code is not None
+        if off_center or self.codes.dtype != self.scale.dtype:
             return self.dequantize()
         if self.inverse_scale is None:
             return self.codes.mul_(self.scale)
@@ -71,8 +77,12 @@ class FakeQuantizer(nn.Module, ABC):
     """Rounds a tensor to the grid of `bits` bits and stays in floating point.
 
     forward(x) == quantize(x).dequantize() bit for bit. Gradient: straight through, 0 where
-    |x| >= clip; none to the scale. Set `enabled = False` to pass tensors through untouched.
+    |x| >= clip; none to the scale, unless it is learned. Set `enabled = False` to pass tensors
+    through untouched. granularities: what the class can be built with.
     """
+
+    granularities: ClassVar[tuple[Granularity, ...]] = tuple(Granularity)
+    group_size: int | None = None  # values of the last dimension that share a scale; None: all
 
     def __init__(
         self, bits: int, granularity: Granularity | str, clip: float | None = None
@@ -84,6 +94,22 @@ class FakeQuantizer(nn.Module, ABC):
         self.granularity = Granularity.parse(granularity)
         self.clip = clip
         self.enabled = True
+        if self.granularity not in self.granularities:
+            names = " or ".join(member.value for member in self.granularities)
+            raise ValueError(
+                f"{type(self).__name__} cannot have granularity={self.granularity.value}; "
+                f"write granularity={names}."
+            )
+
+    @property
+    def num_levels(self) -> int:
+        """The most values that one scope of a result can hold."""
+        return 2**self.bits
+
+    @property
+    def keeps_zero(self) -> bool:
+        """Whether 0 is a level of every grid, so that zeros stay zeros beside other values."""
+        return True
 
     @abstractmethod
     def quantize(self, x: Float[Tensor, "*shape"]) -> QuantizedTensor:

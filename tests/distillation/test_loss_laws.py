@@ -27,20 +27,44 @@ AXES = {
 }
 
 
-LOSSES = {name: instantiate(OmegaConf.load(CONF / f"{name}.yaml")) for name in NAMES}
+OPTIONS = [
+    ("amad", {"variant": "kl"}),
+    ("amad", {"variant": "kl", "level": "token", "temperature": 0.1}),
+    ("amad", {"level": "token"}),
+    ("logits_kl", {"temperature": 2.0}),
+    ("top_k_kl", {"k": 2, "temperature": 2.0}),
+    ("hidden_relations", {"relation_heads": 2}),
+]
+"""What the laws are tested with besides the files as they stand: the laws hold for it too."""
 
 
-@pytest.fixture(params=NAMES)
+def built(name: str, **options: Any) -> Loss:
+    return instantiate(OmegaConf.load(CONF / f"{name}.yaml"), **options)
+
+
+LOSSES = {name: built(name) for name in NAMES} | {
+    f"{name} {options}": built(name, **options) for name, options in OPTIONS
+}
+
+
+@pytest.fixture(params=list(LOSSES))
 def loss(request: pytest.FixtureRequest) -> Loss:
     return LOSSES[request.param]
 
 
-@pytest.fixture(params=[name for name in NAMES if LOSSES[name].needs_teacher])
+@pytest.fixture(params=[name for name in LOSSES if LOSSES[name].needs_teacher])
 def distillation_loss(request: pytest.FixtureRequest) -> Loss:
     return LOSSES[request.param]
 
 
-@pytest.fixture(params=[name for name in NAMES if LOSSES[name].requires])
+@pytest.fixture(
+    params=[n for n in LOSSES if LOSSES[n].needs_teacher and LOSSES[n].zero_at_identity]
+)
+def loss_with_zero(request: pytest.FixtureRequest) -> Loss:
+    return LOSSES[request.param]
+
+
+@pytest.fixture(params=[name for name in LOSSES if LOSSES[name].requires])
 def recording_loss(request: pytest.FixtureRequest) -> Loss:
     return LOSSES[request.param]
 
@@ -73,6 +97,11 @@ def append(first: Any, second: Any) -> Any:
     return first.map(lambda _, tensor: torch.cat([tensor, next(rest)]))
 
 
+def layers(outputs: Any, name: str) -> tuple[Tensor, ...]:
+    value = getattr(outputs, name)
+    return value if isinstance(value, tuple) else (value,)
+
+
 def close(left: Tensor, right: Tensor) -> None:
     torch.testing.assert_close(left, right, rtol=1e-12, atol=1e-14)
 
@@ -89,15 +118,23 @@ def test_names_known_requirements_and_returns_a_scalar(loss: Loss, make_sample: 
     assert value.shape == () and value.dtype == torch.float64 and value > 0
 
 
-def test_is_zero_at_student_equal_teacher(distillation_loss: Loss, make_sample: Callable) -> None:
+def test_is_zero_at_student_equal_teacher(loss_with_zero: Loss, make_sample: Callable) -> None:
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
         sample = make_sample(dtype)
-        value = distillation_loss(sample.student, sample.student, sample.batch)
+        value = loss_with_zero(sample.student, sample.student, sample.batch)
         assert value.item() == 0.0
         assert all(
             grad is None or grad.abs().max() < 1e-2
             for grad in torch.autograd.grad(value, sample.student.tensors(), allow_unused=True)
         )
+
+
+def test_who_is_not_zero_at_student_equal_teacher_says_so(
+    distillation_loss: Loss, make_sample: Callable
+) -> None:
+    sample = make_sample()
+    value = distillation_loss(sample.student, sample.student, sample.batch)
+    assert (value.item() == 0.0) == distillation_loss.zero_at_identity
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -208,7 +245,10 @@ def test_autocast_does_not_lower_the_precision(loss: Loss, make_sample: Callable
 @pytest.mark.parametrize("broken", [None, (), "one missing", "one short"])
 def test_missing_tensors_raise(recording_loss: Loss, make_sample: Callable, broken: str) -> None:
     sample = make_sample()
-    for attribute in [name for name in AXES if name.endswith(tuple(recording_loss.requires))]:
+    recording_loss(sample.student, sample.teacher, sample.batch).backward()
+    read = [name for name in AXES if any(t.grad is not None for t in layers(sample.student, name))]
+    assert read and all(name.endswith(tuple(recording_loss.requires)) for name in read)
+    for attribute in read:
         tensors = getattr(sample.student, attribute)
         replacement = {"one missing": (*tensors[:-1], None), "one short": tensors[:-1]}
         setattr(sample.student, attribute, replacement.get(broken, broken))

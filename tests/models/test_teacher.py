@@ -85,7 +85,7 @@ def test_half_precision_weights_load_in_float32(folder, make_bart):
         (larger_tokenizer, r"it has 71 tokens, the model only 70 embeddings"),
         (edit_config(pad_token_id=3), r"its padding token is 0, the model's is 3"),
         (no_padding_token, r"its padding token is None, the model's is 0"),
-        (edit_config(model_type="gpt2"), r"of type 'gpt2'; this project distils bart, t5\.$"),
+        (edit_config(model_type="gpt2"), r"of type 'gpt2'; this project distils bart, .*t5\.$"),
         (edit_config(model_type="nonsense"), r"no readable model config"),
         (remove("config.json"), r"no readable model config; give a hub name or a folder"),
         (lambda f: (f / "config.json").write_text("{"), r"no readable model config"),
@@ -122,11 +122,13 @@ def test_resolve_path(tmp_path, monkeypatch):
 
 
 def test_families_are_found_and_named():
-    assert {family.name for family in known_families()} >= {"bart", "t5"}
+    assert {family.name for family in known_families()} == {
+        *("bart", "m2m100", "marian", "mbart", "mt5", "pegasus", "t5")
+    }
     assert family_named("t5").model_types == ("t5",)
     with pytest.raises(ValueError, match=r"^student\.family=mt5x is unknown; write one of .*\.$"):
         family_named("mt5x")
-    with pytest.raises(ValueError, match=r"'gpt2'; this project distils bart, t5\.$"):
+    with pytest.raises(ValueError, match=r"'gpt2'; this project distils bart, .*t5\.$"):
         family_of(GPT2Config())
 
 
@@ -168,8 +170,8 @@ def test_nothing_is_recorded_that_no_loss_reads(teacher_model, inputs):
 def test_digest_changes_with_any_weight_and_only_then(teacher_model):
     first = weights_digest(teacher_model)
     assert first == weights_digest(teacher_model)
-    for parameter in (*teacher_model.parameters(), *teacher_model.buffers()):
-        value = parameter.detach().view(-1)
+    for tensor in teacher_model.state_dict().values():
+        value = tensor.view(-1)
         before = value[-1].clone()
         value[-1] = torch.nextafter(before, torch.tensor(9.0))
         assert weights_digest(teacher_model) != first

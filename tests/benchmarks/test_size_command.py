@@ -1,0 +1,141 @@
+"""The size command: the table of DQ-BART byte for byte, from numbers alone."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from safetensors.torch import save_file
+from transformers import T5Config
+
+from dq_lightning.benchmarks.size import meta_model, packed_bytes
+from dq_lightning.benchmarks.size_command import main, sizes
+from dq_lightning.models import bart, pegasus, t5
+from dq_lightning.quantization.recipe import parse_bits
+
+ROOT = Path(__file__).parents[2]
+PUBLISHED = {
+    "6-6": (41_329_344, "13.62", "3.00"),
+    "6-3": (34_076_352, "16.50", "3.12"),
+    "6-1": (29_241_024, "19.20", "3.20"),
+    "3-1": (23_812_800, "23.53", "3.31"),
+    "1-1": (20_193_984, "27.70", "3.38"),
+}
+
+
+def computed(*overrides: str) -> list[int]:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return list(sizes(compose("train", list(overrides)))[1].values())
+
+
+@pytest.mark.parametrize("layers", PUBLISHED)
+def test_published_table(layers):
+    rule, nominal_ratio, evaluated_ratio = PUBLISHED[layers]
+    rows = computed("teacher=bart_base", "quant.bits=2-2-8", f"student.layers={layers}")
+    teacher, nominal, reference, evaluated, _ = rows
+    assert (teacher, reference) == (557_681_664, rule)
+    assert f"{teacher / nominal:.2f}" == nominal_ratio
+    assert f"{teacher / evaluated:.2f}" == evaluated_ratio
+
+
+def test_as_evaluated_and_packed_by_hand():
+    vocabulary, positions, width, inner = 50265, 2 * 1026, 768, 3072
+    rows = computed("teacher=bart_base", "quant.bits=2-2-8", "student.layers=1-1")
+    assert rows[3] == PUBLISHED["1-1"][0] + vocabulary * width * (32 - 2) // 8
+    attention, feed_forward, norm = 4 * (width**2), 2 * width * inner, 2 * width
+    codes = (vocabulary * width + 3 * attention + 2 * feed_forward) * 2 // 8 + positions * width
+    scales = vocabulary + positions + 3 * 4 * width + 2 * (inner + width)
+    biases = 3 * 4 * width + 2 * (inner + width) + vocabulary  # the last: final_logits_bias
+    assert rows[4] == codes + 2 * (scales + biases + (2 + 3 + 2) * norm)
+
+
+@pytest.mark.parametrize(("head", "added"), [("fp", 16 * 24 * 2), ("int8", 16 * 24 + 24 * 2)])
+def test_a_head_of_its_own_is_packed_beside_the_embedding(head, added):
+    config = T5Config(vocab_size=24, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    bits = parse_bits(2)
+    tied = meta_model(config, t5.FAMILY, (1, 1))
+    untied = meta_model(config, t5.FAMILY, (1, 1), tied=False)
+    base = packed_bytes(tied, bits, t5.FAMILY)
+    assert packed_bytes(tied, bits, t5.FAMILY, head) == base + added
+    assert packed_bytes(untied, bits, t5.FAMILY, head) == base + added
+    assert packed_bytes(untied, bits, t5.FAMILY) == base + 16 * 24 * 2 // 8 + 24 * 2
+    excluded = packed_bytes(tied, bits, t5.FAMILY, head, ("lm_head",))
+    assert excluded == base + 16 * 24 * 2
+
+
+def test_computed_positions_are_not_packed():
+    small = {"d_model": 16, "encoder_ffn_dim": 8, "decoder_ffn_dim": 8, "vocab_size": 24}
+    by_length = {}
+    for family in (bart.FAMILY, pegasus.FAMILY):
+        config_class = family.model_class.config_class
+        by_length[family.name] = [
+            packed_bytes(
+                meta_model(config_class(**small, max_position_embeddings=length), family, (1, 1)),
+                parse_bits(2),
+                family,
+            )
+            for length in (32, 64)
+        ]
+    assert by_length["pegasus"][0] == by_length["pegasus"][1]
+    assert by_length["bart"][1] - by_length["bart"][0] == 2 * 32 * (16 + 2)
+
+
+def test_a_folder_needs_no_weights_but_says_by_them_whether_it_is_tied(tmp_path):
+    sizes_of_t5 = {"vocab_size": 64, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1}
+    config = {"model_type": "t5", "num_heads": 2, **sizes_of_t5}
+    file = tmp_path / "config.json"
+    options = ("teacher=hub", f"teacher.path={tmp_path}", "student.layers=1")
+    totals = []
+    for changes in ({}, {"tie_word_embeddings": False}):
+        file.write_text(json.dumps(config | changes))
+        totals.append(computed(*options)[0])
+    assert totals[1] - totals[0] == 64 * 16 * 4
+    file.write_text(json.dumps(config))
+    save_file({"lm_head.weight": torch.zeros(64, 16)}, tmp_path / "model.safetensors")
+    assert computed(*options)[0] == totals[1]
+
+
+def test_the_command_prints_the_table():
+    command = [sys.executable, "-m", "dq_lightning.benchmarks.size", "teacher=bart_base",
+               "quant.bits=2-2-8", "student.layers=6-3"]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    lines = [re.sub(r" +", " ", line).strip() for line in done.stdout.splitlines()]
+    assert lines[0] == "bart 6-6 as 2-2-8 6-3"
+    assert "nominal, published accounting 33,808,512 16.50x" in lines
+    assert "nominal, reference code's rule 34,076,352 16.37x" in lines
+    assert "as evaluated, head in fp32 178,839,552 3.12x" in lines
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["quant.bitz=2"], "Did you mean quant.bits"),
+        (["teacher=bart_bas"], "There is no teacher=bart_bas; the options, nearest first"),
+        (["quant.bits=2-2"], "write an integer from 1 to 8, or W-E-A such as 2-2-8"),
+        (["student.layers=9"], "only 6; write student.layers=6 or fewer."),
+        (["teacher=none"], "teacher=none has no size; write"),
+        (["teacher=hub"], "teacher.path has no value"),
+        (["teacher=./nowhere"], "there is no such folder"),
+    ],
+)
+def test_mistakes_are_one_sentence(arguments, sentence, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["size", *arguments])
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    assert left.value.code == 1
+    first, hint = capsys.readouterr().err.splitlines()
+    assert sentence in first
+    assert "HYDRA_FULL_ERROR" in hint
+
+
+def test_elsewhere_it_says_where_to_run_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main([])
+    assert "run this in the repository's root" in capsys.readouterr().err

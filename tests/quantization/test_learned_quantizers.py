@@ -1,0 +1,199 @@
+"""Learned scales: initial values, gradients, state."""
+
+import copy
+import itertools
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from dq_lightning.quantization.dynamic_scaling import DynamicScalingQuantizer
+from dq_lightning.quantization.elastic import ElasticQuantizer
+from dq_lightning.quantization.fake_quantizer import FakeQuantizer
+from dq_lightning.quantization.learned_scale import LearnedScaleQuantizer
+from dq_lightning.quantization.lsq import LsqQuantizer
+from dq_lightning.quantization.lsq_plus import LsqPlusQuantizer
+
+BUILDERS: dict[str, Callable[[], LearnedScaleQuantizer]] = {
+    "lsq": lambda: LsqQuantizer(3),
+    "lsq unsigned": lambda: LsqQuantizer(1, signed=False, activation=True),
+    "lsq+ weight": lambda: LsqPlusQuantizer(4),
+    "lsq+ activation": lambda: LsqPlusQuantizer(4, activation=True),
+    "elastic 1": lambda: ElasticQuantizer(1),
+    "elastic 1 unsigned": lambda: ElasticQuantizer(1, signed=False),
+    "elastic 2": lambda: ElasticQuantizer(2),
+    "elastic 2 unsigned": lambda: ElasticQuantizer(2, signed=False),
+}
+every = pytest.mark.parametrize("build", BUILDERS.values(), ids=BUILDERS)
+
+
+def at(quantizer: FakeQuantizer, **values: float) -> FakeQuantizer:
+    """Set learned values and do not initialise from data."""
+    quantizer = quantizer.double()
+    state = quantizer.state_dict() | {n: torch.tensor(v) for n, v in values.items()}
+    if "initialized" in state:
+        state["initialized"] = torch.tensor(True)
+    quantizer.load_state_dict(state)
+    return quantizer
+
+
+def gradients(quantizer: FakeQuantizer, x: list[float]) -> tuple[list[float], dict[str, float]]:
+    """Gradients of the sum of the result: to x and to each Parameter."""
+    leaf = torch.tensor([x], dtype=torch.float64, requires_grad=True)
+    quantizer(leaf).sum().backward()
+    assert leaf.grad is not None
+    return leaf.grad[0].tolist(), {n: float(p.grad) for n, p in quantizer.named_parameters()}
+
+
+def test_lsq_by_hand() -> None:
+    # v = x / 0.5 = 0.6, 1, -5, 1.4; codes 1, 1, -2, 1 of -2 ... 1; inside: the first.
+    x = [0.3, 0.5, -2.5, 0.7]
+    quantizer = at(LsqQuantizer(2), scale=0.5)
+    assert quantizer(torch.tensor([x])).tolist() == [[0.5, 0.5, -1.0, 0.5]]
+    grad_x, grad = gradients(quantizer, x)
+    assert grad_x == [1.0, 0.0, 0.0, 0.0]
+    assert grad["scale"] == pytest.approx((0.4 + 1 - 2 + 1) / 4**0.5)
+
+
+def test_lsq_plus_by_hand() -> None:
+    # v = (x - 1) / 0.5 = 0.4, -4, -1.6; codes 0, -2, -2 of -2 ... 1; inside: first and third.
+    quantizer = at(LsqPlusQuantizer(2, activation=True), scale=0.5, offset=1.0)
+    x = [1.2, -1.0, 0.2]
+    assert quantizer(torch.tensor([x])).tolist() == [[1.0, 0.0, 0.0]]
+    grad_x, grad = gradients(quantizer, x)
+    assert grad_x == [1.0, 0.0, 1.0]
+    assert grad["scale"] == pytest.approx((-0.4 - 2 + (-2 + 1.6)) / 3**0.5)
+    assert grad["offset"] == pytest.approx(1 / 3**0.5)
+
+
+def test_elastic_by_hand() -> None:
+    x = [0.2, -0.1, -2.0, 0.0]
+    quantizer = at(ElasticQuantizer(1), scale=0.5)
+    assert quantizer(torch.tensor([x])).tolist() == [[0.5, -0.5, -0.5, 0.5]]
+    grad_x, grad = gradients(quantizer, x)
+    assert grad_x == [1.0, 1.0, 0.0, 1.0]
+    assert grad["scale"] == pytest.approx(((1 - 0.4) + (-1 + 0.2) - 1 + 1) / 2)
+    quantizer = at(ElasticQuantizer(2, signed=False), scale=0.5)
+    assert quantizer(torch.tensor([0.2, 0.3, 0.9, -1.0])).tolist() == [0.0, 0.5, 1.0, 0.0]
+
+
+def test_dynamic_scaling_by_hand() -> None:
+    # mean|x| = 0.5, alpha = 1; codes 0, 1, -1, 1; the middle two are beyond +-1 or at it.
+    x = [0.25, 1.0, -0.15, 0.6]
+    quantizer = at(DynamicScalingQuantizer(2), gamma=2.0)
+    assert quantizer(torch.tensor([x])).tolist() == [[0.0, 1.0, 0.0, 1.0]]
+    grad_x, grad = gradients(quantizer, x)
+    assert grad_x == [1.0, 0.0, 1.0, 1.0]
+    assert grad["gamma"] == pytest.approx((-0.25 + 1 + 0.15 + 0.4) * 0.5)
+
+
+def test_dynamic_scaling_has_one_gamma_for_all_rows() -> None:
+    x = torch.randn(6, 32, generator=torch.Generator().manual_seed(0))
+    quantizer = DynamicScalingQuantizer(4, "per_row")
+    quantizer(x).square().sum().backward()
+    assert quantizer.gamma.shape == () and quantizer.gamma.grad is not None
+    assert torch.equal(quantizer(x[2:3]), quantizer(x)[2:3])
+    errors = [
+        (DynamicScalingQuantizer(4, "per_row", gamma)(x) - x).square().mean().item()
+        for gamma in (1.0, None, 9.0)
+    ]
+    assert errors[1] == min(errors)
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "scale"),
+    [
+        (LsqQuantizer(3), 2 * 2.0 / 3**0.5),
+        (LsqQuantizer(2, signed=False), 2 * 2.0 / 3**0.5),
+        (LsqPlusQuantizer(3), (1 + 3 * 5**0.5) / 4),
+        (LsqPlusQuantizer(3, activation=True), 6 / 7),
+        (ElasticQuantizer(1), 2.0),
+        (ElasticQuantizer(2), 8 / 3),
+        (ElasticQuantizer(2, signed=False), 4 / 2**0.5),
+    ],
+)
+def test_initial_scale(quantizer: LearnedScaleQuantizer, scale: float) -> None:
+    quantizer(torch.zeros(2, 2))
+    assert not quantizer.initialized  # nothing to learn from
+    quantizer(torch.tensor([[-2.0, 0.0], [2.0, 4.0]]))
+    assert quantizer.initialized and quantizer.scale.item() == pytest.approx(scale)
+    quantizer(torch.full((2, 2), 100.0))
+    assert quantizer.scale.item() == pytest.approx(scale)
+
+
+@every
+def test_state_is_complete(build: Callable[[], LearnedScaleQuantizer]) -> None:
+    first, second = build(), build()
+    parameter = second.scale
+    x = torch.randn(3, 8, generator=torch.Generator().manual_seed(1)).abs()
+    expected = first(x)
+    first(x * 7)
+    second(x * 3)  # initialised otherwise
+    second.load_state_dict(first.state_dict())
+    assert second.scale is parameter
+    assert torch.equal(second(x), expected)
+    assert torch.equal(copy.deepcopy(first)(x), expected)
+    second.load_state_dict(build().state_dict())
+    assert torch.equal(second(x), expected)  # initialised again by x
+
+
+@every
+def test_inference_mode_then_training(build: Callable[[], LearnedScaleQuantizer]) -> None:
+    quantizer, x = build(), torch.randn(3, 8)
+    with torch.inference_mode():
+        quantizer(x)
+    quantizer(x).sum().backward()
+    assert all(parameter.grad is not None for parameter in quantizer.parameters())
+
+
+@every
+def test_training_lowers_the_error(build: Callable[[], LearnedScaleQuantizer]) -> None:
+    quantizer, x = build(), torch.rand(16, 32, generator=torch.Generator().manual_seed(2))
+    quantizer(x * 0.2)  # a scale five times too narrow
+    optimizer = torch.optim.Adam(quantizer.parameters(), lr=0.01)
+
+    def error() -> Tensor:
+        return (quantizer(x) - x).square().mean()
+
+    before = error().item()
+    for _ in range(60):
+        optimizer.zero_grad()
+        error().backward()
+        optimizer.step()
+    assert error().item() < before
+
+
+@every
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_other_types(build: Callable[[], LearnedScaleQuantizer], dtype: torch.dtype) -> None:
+    x = torch.randn(3, 8, dtype=dtype, requires_grad=True)
+    quantizer = build()
+    result = quantizer(x)
+    result.sum().backward()
+    assert result.dtype == dtype and x.grad is not None and x.grad.dtype == dtype
+    assert quantizer.scale.grad is not None and quantizer.scale.grad.dtype == torch.float32
+
+
+def test_a_negative_scale_recovers() -> None:
+    quantizer = at(LsqQuantizer(4), scale=-0.5)
+    x = torch.tensor([[1.0, -2.0]])
+    assert quantizer(x).abs().max() < 1e-30
+    (quantizer(x) - x).square().sum().backward()
+    assert quantizer.scale.grad is not None and quantizer.scale.grad < 0
+
+
+def test_gradient_does_not_depend_on_the_batch_for_activations() -> None:
+    x = torch.randn(4, 8, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    means = []
+    for repeats in (1, 3):
+        quantizer = at(LsqQuantizer(4, activation=True), scale=0.3)
+        quantizer(x.repeat(repeats, 1)).square().mean().backward()
+        means.append(quantizer.scale.grad)
+    assert all(torch.allclose(a, b, rtol=1e-12, atol=0) for a, b in itertools.pairwise(means))
+
+
+@pytest.mark.parametrize("kind", [LsqQuantizer, LsqPlusQuantizer, ElasticQuantizer])
+def test_one_scale_a_module(kind: type[LearnedScaleQuantizer]) -> None:
+    with pytest.raises(ValueError, match=r"per_row; write granularity=per_tensor\."):
+        kind(2, "per_row")
