@@ -60,8 +60,11 @@ LIBRARIES = {
 MORE_LIBRARIES = {"dq_lightning/quantization/attention.py": {"transformers"}}
 
 COMPOSITION_ROOT = {"dq_lightning/run.py", "dq_lightning/composition.py"}
+CHECKS = {"dq_lightning/checks.py"}
 CONFIG = {"hydra", "omegaconf"}
-READS_CONFIG = COMPOSITION_ROOT | {"train.py", "dq_lightning/errors.py", "dq_lightning/sweeps/*"}
+READS_CONFIG = (
+    COMPOSITION_ROOT | CHECKS | {"train.py", "dq_lightning/errors.py", "dq_lightning/sweeps/*"}
+)
 LIGHTNING = {"pytorch_lightning"}
 USES_LIGHTNING = COMPOSITION_ROOT | {
     "dq_lightning/training/*",

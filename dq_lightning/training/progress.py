@@ -52,6 +52,7 @@ class ProgressLive(ProgressBar):
     def __init__(self) -> None:
         super().__init__()
         self._enabled = True
+        self._updated = 0.0
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
@@ -80,8 +81,11 @@ class ProgressLive(ProgressBar):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        terms = loss_terms(trainer.callback_metrics)
-        self._bar.update(self._task, completed=trainer.global_step, terms=terms)
+        now = time.monotonic()
+        if now - self._updated > 0.2:  # reading the terms waits for the device
+            self._updated = now
+            terms = loss_terms(trainer.callback_metrics)
+            self._bar.update(self._task, completed=trainer.global_step, terms=terms)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._bar.tasks:
