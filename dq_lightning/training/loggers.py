@@ -27,7 +27,9 @@ def wandb_logger(project: str, save_dir: str, name: str, group: str | None) -> W
 
     mode: Any = os.environ.get("WANDB_MODE") or ("online" if has_wandb_key() else "offline")
     run = None
-    if rank_zero_only.rank == 0:  # other ranks log nothing and must not open runs of their own
+    if (
+        getattr(rank_zero_only, "rank", 0) == 0
+    ):  # other ranks log nothing and must not open runs of their own
         run = wandb.init(
             project=project,
             dir=save_dir,
