@@ -216,7 +216,8 @@ def command(
     yield run
     for handler in set(logging.root.handlers) - set(handlers):
         logging.root.removeHandler(handler)
-        handler.close()
+        if isinstance(handler, logging.FileHandler):  # absl would close our stderr
+            handler.close()
     logging.root.setLevel(level)
 
 

@@ -84,8 +84,11 @@ class ProgressLive(ProgressBar):
         now = time.monotonic()
         if now - self._updated > 0.2:  # reading the terms waits for the device
             self._updated = now
-            terms = loss_terms(trainer.callback_metrics)
-            self._bar.update(self._task, completed=trainer.global_step, terms=terms)
+            self._show(trainer)
+
+    def _show(self, trainer: pl.Trainer) -> None:
+        terms = loss_terms(trainer.callback_metrics)
+        self._bar.update(self._task, completed=trainer.global_step, terms=terms)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._bar.tasks:
@@ -96,6 +99,7 @@ class ProgressLive(ProgressBar):
             self._bar.update(self._task, description="training")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._show(trainer)
         self._bar.stop()
 
     def on_exception(
