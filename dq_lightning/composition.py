@@ -15,6 +15,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from dq_lightning.checks import check_lengths
 from dq_lightning.data.datamodule import Seq2SeqDataModule
 from dq_lightning.data.source import SPLITS, DataSource
 from dq_lightning.data.tokenization import TokenizationConfig
@@ -51,23 +52,6 @@ class Parts:
     device: torch.device
 
 
-_SAVE_DTYPES = ("float32", "float16", "bfloat16")
-_COUNTS = (
-    "steps",
-    "epochs",
-    "validations",
-    "validation_rows",
-    "data.batch_size",
-    "data.eval_batch_size",
-    "data.max_source_length",
-    "data.max_target_length",
-    "data.limit_train",
-    "data.limit_validation",
-    "data.limit_test",
-    "trainer.accumulate_grad_batches",
-)
-
-
 def build(node: Any, **arguments: Any) -> Any:
     """The object that a config node describes."""
     return instantiate(node, **arguments)
@@ -93,12 +77,12 @@ def cell_columns(cfg: DictConfig) -> dict[str, Any]:
 
 def build_parts(cfg: DictConfig) -> Parts:
     """Everything but the trainer; each step checks its part of the config before the next loads."""
-    _check_weights(cfg)
-    check_numbers(cfg)
-    _check_precision(cfg)
     recipe, objective, metric = build_recipe(cfg.quant), build(cfg.distill), build(cfg.metric)
     reader = build(cfg.data.reader)
     student, teacher, tokenizer, family = build_models(cfg)
+    check_lengths(cfg, student.config)
+    if objective.needs_teacher and teacher is None:
+        raise ValueError("distill has losses that need a teacher; write distill=labels_only.")
     # sdpa records no attention maps, it returns none of them with a mere warning
     attention = "eager" if ATTENTIONS in objective.requires else cfg.teacher.attention
     for model in (student, teacher.model) if teacher else (student,):
@@ -145,8 +129,9 @@ def build_recipe(quant: DictConfig) -> QuantizationRecipe:
             _ = sites[site] and sites[site]()
         except ValueError as error:
             chosen = f"quant.bits={quant.bits}" if own is None else f"quant.{site}.bits={own}"
-            raise ValueError(f"{chosen} does not suit quant.{site}.quantizer: {error}") from error
-    return QuantizationRecipe(**sites, head=quant.head, exclude=tuple(quant.exclude))
+            raise ValueError(f"quant.{site}.quantizer at {chosen}: {error}") from error
+    exclude = (quant.exclude,) if isinstance(quant.exclude, str) else tuple(quant.exclude)
+    return QuantizationRecipe(**sites, head=quant.head, exclude=exclude)
 
 
 def build_models(
@@ -228,46 +213,12 @@ def build_training(
     return trainer, module
 
 
-def check_numbers(cfg: DictConfig) -> None:
-    """Raise a ValueError for a count that is no whole number, or a rate that is no number."""
-    if cfg.steps is None and cfg.epochs is None:
-        raise ValueError("steps and epochs are both null; write steps=1200 or epochs=16.")
-    if cfg.student.save_dtype not in _SAVE_DTYPES:
-        raise ValueError(
-            f"student.save_dtype={cfg.student.save_dtype} is unknown; write one of {_SAVE_DTYPES}."
-        )
-    for key in _COUNTS:
-        value = OmegaConf.select(cfg, key)
-        if value is not None and (type(value) is not int or value < 1):
-            raise ValueError(f"{key}={value} is no whole number from 1; write one, as {key}=8.")
-    for key in ("seed", "optimizer.lr", "optimizer.weight_decay"):
-        value = OmegaConf.select(cfg, key, default=0)
-        if isinstance(value, str | bool) or value is None or value < 0:
-            raise ValueError(f"{key}={value} is no number from 0; write one, such as {key}=1.")
-
-
-def _check_weights(cfg: DictConfig) -> None:
-    if cfg.teacher.get("config") is not None:
-        raise ValueError(
-            "This teacher has no weights, only a shape (teacher.config) for the size command; "
-            "write teacher=<hub name or folder>, such as teacher=facebook/bart-base."
-        )
-
-
-def _check_precision(cfg: DictConfig) -> None:
-    scaled = str(cfg.trainer.precision) in ("16-mixed", "16")
-    if scaled and cfg.optimizer.get("fused") and cfg.trainer.gradient_clip_val:
-        raise ValueError(
-            f"trainer.precision={cfg.trainer.precision} cannot clip gradients for a fused "
-            "optimizer; write optimizer.fused=false, or trainer.precision=bf16-mixed."
-        )
-
-
 def build_loggers(cfg: DictConfig) -> list[Logger]:
     """The configured loggers, told the whole config; W&B runs of one sweep share a group."""
     hydra = HydraConfig.get()
     in_sweep = hydra.mode == RunMode.MULTIRUN
-    group = Path(hydra.sweep.dir).resolve().name if in_sweep else None
+    # the folder's last two parts are date and time by default
+    group = "_".join(Path(hydra.sweep.dir).resolve().parts[-2:]) if in_sweep else None
     wandb = partial(build, name=cell_columns(cfg)["name"], group=group)
     loggers: list[Logger] = [
         (wandb if name == "wandb" else build)(node) for name, node in cfg.logger.items()

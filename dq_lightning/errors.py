@@ -159,7 +159,10 @@ def _missing_option(error: MissingConfigException) -> str:
     if not group or not error.options:
         return _one_line(str(error).partition("\nConfig search path")[0])
     options = sorted(error.options, key=lambda name: -_likeness(option, name))
-    return f"There is no {group}={option}; the options, nearest first: {', '.join(options)}."
+    text = f"There is no {group}={option}; the options, nearest first: {', '.join(options)}."
+    if group == "teacher":
+        text += f" A folder or a hub name without a slash is written teacher.path={option}."
+    return text
 
 
 def _instantiation(

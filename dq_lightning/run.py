@@ -8,10 +8,11 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from transformers import PreTrainedModel
 
-from dq_lightning.artifacts.artifact import Artifact, environment
+from dq_lightning.artifacts.artifact import Artifact, environment, versions
 from dq_lightning.artifacts.results import drops, prediction_rows
 from dq_lightning.benchmarks.generation_time import generation_seconds
 from dq_lightning.benchmarks.size import nominal_bytes
+from dq_lightning.checks import check_config
 from dq_lightning.composition import Parts, build_parts, build_training, cell_columns, plain
 from dq_lightning.evaluation.evaluate import Evaluation, cached_evaluation, evaluate
 from dq_lightning.models.teacher import weights_digest
@@ -21,12 +22,15 @@ from dq_lightning.training.checkpoints import checkpoint_to_resume, load_best, r
 from dq_lightning.training.loggers import log_results, wandb_finished
 from dq_lightning.training.progress import describe, quiet_libraries
 
+_EVALUATION_FORMAT = 1  # raise when metrics or generation change: cached scores are then left alone
+
 
 def run(cfg: DictConfig) -> float:
     """Train and test a student as `cfg` says; returns its primary test metric."""
     artifact = Artifact(cfg.paths.output_dir)
     with artifact.running(cell=_cell(cfg)), wandb_finished():
         quiet_libraries()
+        check_config(cfg)
         # before the next line, which replaces the config of the folder that this compares with
         resume = _resume_from(cfg, artifact)
         artifact.write_text("config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
@@ -38,7 +42,7 @@ def run(cfg: DictConfig) -> float:
         scores = validated.scores if validated else {}
         trainer, module = build_training(cfg, parts, artifact.checkpoints, scores)
         trainer.fit(module, datamodule=parts.data, ckpt_path=resume)
-        load_best(trainer, module)
+        load_best(trainer, module, parts.data)
         dtype = getattr(torch, cfg.student.save_dtype)
         round_weights(parts.student, dtype)
         student = _evaluate(parts, parts.student, "test")
@@ -55,7 +59,7 @@ def _cell(cfg: DictConfig) -> dict[str, Any]:
     """The cell's columns, or what was written where `build_parts` will not be able to read it."""
     try:
         return cell_columns(cfg)
-    except ValueError:
+    except Exception:  # whatever it is, build_parts raises it again, within the artifact
         return {"name": f"quant.bits={cfg.quant.bits} student.layers={cfg.student.layers}"}
 
 
@@ -95,6 +99,8 @@ def _evaluate_teacher(cfg: DictConfig, parts: Parts, split: str) -> Evaluation |
         return None
     model = parts.teacher.model
     identity = [
+        _EVALUATION_FORMAT,
+        versions("transformers", "rouge-score", "sacrebleu"),
         weights_digest(model),
         plain(OmegaConf.create(model.config.to_dict() | {"transformers_version": None})),
         parts.data.key,
@@ -138,7 +144,7 @@ def _metrics(
         },
         "parameters": {name: model.num_parameters() for name, model in models.items()},
         "generation_seconds": generation_seconds(models, batches, parts.generator),
-        "test_items": sum(len(batch["index"]) for batch in batches),
+        "timed_items": sum(len(batch["index"]) for batch in batches),
         "run": {
             "device": str(parts.device),
             "seed": cfg.seed,

@@ -1,6 +1,7 @@
 """Tests run offline, on one thread, and leave nothing behind outside a temporary folder."""
 
 import os
+import sys
 import tempfile
 
 # Before any import of the libraries, which read these once; child processes inherit them.
@@ -18,5 +19,10 @@ os.environ.pop("WANDB_API_KEY", None)  # a developer's key must not upload test 
 os.environ.pop("HYDRA_FULL_ERROR", None)  # tests of error messages expect one sentence
 
 import torch  # noqa: E402
+from absl import logging as absl_logging  # noqa: E402
 
 torch.set_num_threads(1)  # tiny tensors: more threads only wait for each other
+
+# Hydra's logging set-up closes every handler, and absl's (it comes with rouge-score) closes the
+# stream it was born with unless that is the process's own: here, pytest's captured stderr.
+absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__

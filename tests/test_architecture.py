@@ -64,13 +64,18 @@ LIBRARIES = {
 MORE_LIBRARIES = {"dq_lightning/quantization/attention.py": {"transformers"}}
 
 COMPOSITION_ROOT = {"dq_lightning/run.py", "dq_lightning/composition.py"}
+CHECKS = {"dq_lightning/checks.py"}
 CONFIG = {"hydra", "omegaconf"}
-READS_CONFIG = COMPOSITION_ROOT | {
-    "train.py",
-    "dq_lightning/errors.py",
-    "dq_lightning/sweeps/*",
-    "dq_lightning/benchmarks/size_command.py",
-}
+READS_CONFIG = (
+    COMPOSITION_ROOT
+    | CHECKS
+    | {
+        "train.py",
+        "dq_lightning/errors.py",
+        "dq_lightning/sweeps/*",
+        "dq_lightning/benchmarks/size_command.py",
+    }
+)
 LIGHTNING = {"pytorch_lightning"}
 USES_LIGHTNING = COMPOSITION_ROOT | {
     "dq_lightning/training/*",

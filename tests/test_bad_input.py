@@ -119,7 +119,7 @@ CASES = {
         "/untold.jsonl, line 4: the target (summary) is empty",
         "fill it, drop the row or set data.drop_empty=true",
     ),
-    "no test file": Case([*FILES, "data.test=null"], "'test'", "only", "name one with data.test="),
+    "no test file": Case([*FILES, "data.test=null"], "no test split", "only", "write data.test="),
     "teacher without weights": Case(
         [*WORDS, "teacher.path={folder}/weightless"],
         "teacher.path=",
@@ -222,7 +222,8 @@ def command(
     yield run
     for handler in set(logging.root.handlers) - set(handlers):
         logging.root.removeHandler(handler)
-        handler.close()
+        if isinstance(handler, logging.FileHandler):  # absl would close our stderr
+            handler.close()
     logging.root.setLevel(level)
 
 

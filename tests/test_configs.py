@@ -59,7 +59,7 @@ def commands() -> list[list[str]]:
 
 def composed(overrides: list[str]) -> DictConfig:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train", ["paths.output_dir=/tmp/here", *overrides])
+        return compose("train", ["paths.output_dir=here", *overrides])
 
 
 def nodes(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -135,16 +135,10 @@ def failure(error: BaseException) -> dict[str, str]:
 
 def environment(seed: int | None = None, device: str | None = None) -> dict[str, Any]:
     """What a figure depends on besides its config: versions, commit, machine, seed, command."""
-    versions: dict[str, str | None] = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = None
     sha, dirty = _commit(Path(__file__).resolve())
     return {
         "python": platform.python_version(),
-        "packages": versions,
+        "packages": versions(*PACKAGES),
         "git_sha": sha,
         "git_dirty": dirty,
         "platform": platform.platform(),
@@ -154,6 +148,17 @@ def environment(seed: int | None = None, device: str | None = None) -> dict[str,
         "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
         "created": _now(),
     }
+
+
+def versions(*packages: str) -> dict[str, str | None]:
+    """The installed version of each package; None where it is not installed."""
+    found: dict[str, str | None] = {}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    return found
 
 
 def _commit(source: Path) -> tuple[str | None, bool | None]:

@@ -7,6 +7,7 @@ A record holds config, environment and metrics without any path of the machine t
 """
 
 import argparse
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ import yaml
 from dq_lightning.artifacts.artifact import Artifact
 from dq_lightning.artifacts.atomic import replace_directory
 
+_WHERE = ("hydra.run.dir=", "hydra.sweep.dir=", "paths.")
 _OF_THIS_MACHINE = ("paths", "logger", "ckpt")
 
 
@@ -33,9 +35,8 @@ def record(run_dir: Path) -> dict[str, Any]:
         raise ValueError(f"{run_dir} is no whole run directory: {error.filename} lacks.") from error
     if status["status"] != "finished":
         raise ValueError(f"{run_dir} is {status['status']}; publish a finished run.")
-    environment["command"] = " ".join(
-        word for word in environment["command"].split() if "/" not in word
-    )
+    words = shlex.split(environment["command"])
+    environment["command"] = shlex.join(w for w in words if not w.startswith(_WHERE))
     return {
         "metrics": metrics,
         "seconds": status["seconds"],

@@ -58,7 +58,11 @@ class Seq2SeqDataModule(pl.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         if not self.splits:
             splits, self.key = tokenized_splits(
-                self.source, self.tokenizer, self.tokenization, self.cache_dir
+                self.source,
+                self.tokenizer,
+                self.tokenization,
+                self.cache_dir,
+                self.limits["train"],
             )
             self.splits = {
                 str(name): subset(rows, self.limits[str(name)]) for name, rows in splits.items()
@@ -69,8 +73,8 @@ class Seq2SeqDataModule(pl.LightningDataModule):
         self.setup()
         if name not in self.splits:
             raise ValueError(
-                f"the data set has no {name!r} split, only {sorted(self.splits)}; name one with "
-                f"data.{name}=... or skip the stage that needs it."
+                f"the data set has no {name} split, only {', '.join(sorted(self.splits))}; a run "
+                f"needs train, validation and test, so write data.{name}=<file or split>."
             )
         return self.splits[name]
 

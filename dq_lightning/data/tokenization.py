@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from dq_lightning.data.source import DataSource
 
-_FORMAT = 1  # raise when what is stored changes: older caches are then left alone
+_FORMAT = 2  # raise when what is stored changes: older caches are then left alone
 
 
 @dataclass(frozen=True)
@@ -41,19 +41,27 @@ def tokenized_splits(
     tokenizer: PreTrainedTokenizerBase,
     config: TokenizationConfig,
     cache_dir: Path,
+    limit_train: int | None = None,
 ) -> tuple[DatasetDict, str]:
     """All splits with the columns source, references, input_ids, labels, index; and their key.
 
     Training rows are expanded, one row a reference; validation and test keep one row a source,
-    whose labels are the first reference. Concurrent runs wait for the one that tokenizes.
+    whose labels are the first reference. limit_train: tokenize a fixed draw of so many training
+    rows and no more. Concurrent runs wait for the one that tokenizes.
     """
-    identity = [_FORMAT, source.fingerprint(), tokenizer_digest(tokenizer), asdict(config)]
+    identity = [
+        _FORMAT,
+        source.fingerprint(),
+        tokenizer_digest(tokenizer),
+        asdict(config),
+        limit_train,
+    ]
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:24]
     folder = cache_dir / "tokenized" / key
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
-            _write(folder, source, tokenizer, config)
+            _write(folder, source, tokenizer, config, limit_train)
     return DatasetDict.load_from_disk(str(folder)), key
 
 
@@ -62,11 +70,14 @@ def _write(
     source: DataSource,
     tokenizer: PreTrainedTokenizerBase,
     config: TokenizationConfig,
+    limit_train: int | None,
 ) -> None:
     encode = _encoder(tokenizer, config)
     splits = DatasetDict()
     for name, rows in source.splits().items():
-        expanded = rows.map(_expand, batched=True, desc=None) if name == "train" else rows
+        expanded = rows
+        if name == "train":
+            expanded = subset(rows.map(_expand, batched=True, desc=None), limit_train)
         indexed = expanded.add_column("index", list(range(len(expanded))))  # pyright: ignore[reportCallIssue]
         splits[name] = indexed.map(encode, batched=True, desc=f"Tokenizing {name}")
     partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")

@@ -82,8 +82,8 @@ def layer_mapping(
     ):
         if student > teacher:
             raise ValueError(
-                f"student.layers asks for {student} {stack} layers, but the teacher has only "
-                f"{teacher}; write student.layers={teacher} or fewer."
+                f"student.layers (or student.{stack}_layers) asks for {student} {stack} layers, "
+                f"but the teacher has only {teacher}; write student.layers={teacher} or fewer."
             )
         layers = tuple(chosen) if chosen is not None else default_mapping(student, teacher)
         if len(layers) != student or not all(0 <= layer < teacher for layer in layers):

@@ -132,11 +132,11 @@ class _Preparation:
         self._set(name, module, FakeQuantizedLinear.from_linear(module, weight, inputs))
 
     def _replace_head(self, name: str, module: nn.Linear) -> None:
-        if self.recipe.head == "fp" or self.recipe.embedding is None:
-            self.skipped[name] = "full-precision head"
-        elif self.recipe.head == "int8":
+        if self.recipe.head == "int8":
             rows = SymmetricQuantizer(8, Granularity.PER_ROW)
             self._replace_linear(name, module, ParameterQuantizer(rows))
+        elif self.recipe.head == "fp" or self.recipe.embedding is None:
+            self.skipped[name] = "full-precision head"
         else:
             self._replace_linear(name, module, self._table(name, module.weight))
 

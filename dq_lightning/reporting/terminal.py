@@ -92,7 +92,7 @@ def _cost_lines(metrics: Mapping[str, Any]) -> list[list[str]]:
     parameters = metrics.get("parameters") or {}
     sizes = metrics.get("bytes") or {}
     seconds = metrics.get("generation_seconds") or {}
-    items = metrics.get("test_items")
+    items = metrics.get("timed_items")
     return [
         ["parameters", _count(parameters.get("teacher")), _count(parameters.get("student"))],
         [

@@ -1,6 +1,7 @@
 """Finding and loading a run's checkpoints."""
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,16 +9,24 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.trainer.states import TrainerFn
 
 
 class BestAndLast(ModelCheckpoint):
-    """Keeps the checkpoint of the best validation and that of the last one.
+    """Keeps the checkpoint of the best validation, and the last one.
 
-    monitor: the logged score that decides.
+    monitor: the logged score that decides. minutes: the last checkpoint is renewed at least so
+    often between validations, so that an interrupted run loses no more.
     """
 
-    def __init__(self, folder: Path, monitor: str, higher_is_better: bool) -> None:
+    def __init__(
+        self, folder: Path, monitor: str, higher_is_better: bool, minutes: float = 10.0
+    ) -> None:
         self.folder = folder
+        self.higher_is_better = higher_is_better
+        self.minutes = minutes
+        self.validated_step = -1
+        self._saved = time.monotonic()
         super().__init__(
             folder,
             filename="best-{step}",
@@ -26,28 +35,59 @@ class BestAndLast(ModelCheckpoint):
             enable_version_counter=False,  # a fresh run in a used folder replaces what lies there
         )
 
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        whole_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if whole_step and time.monotonic() - self._saved > 60.0 * self.minutes:
+            self._save_last(trainer)
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_validation_end(trainer, pl_module)
-        if (
-            not trainer.sanity_checking
-        ):  # save_last=True would renew last.ckpt beside a new best only
+        if not trainer.sanity_checking:
+            self.validated_step = trainer.global_step
+            self._save_last(trainer)  # save_last=True would renew it beside a new best only
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_end(trainer, pl_module)
+        self._save_last(trainer)
+
+    def _save_last(self, trainer: pl.Trainer) -> None:
+        if trainer.state.fn == TrainerFn.FITTING:
             trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)
+            self._saved = time.monotonic()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         # The trainer forgets the best score so far when a run is resumed in another folder.
         super().load_state_dict({**state_dict, "dirpath": self.dirpath})
 
 
-def load_best(trainer: pl.Trainer, module: pl.LightningModule) -> Path | None:
-    """Give `module` the weights of the best validation; its file, or None if there was none."""
+def load_best(
+    trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule
+) -> Path | None:
+    """Give `module` the weights of its best validation; their file, None for the present ones.
+
+    Weights of a last step that no validation saw are validated first.
+    """
     callback = trainer.checkpoint_callback
-    path = callback.best_model_path if isinstance(callback, ModelCheckpoint) else ""
-    if not path:
-        return None
+    assert isinstance(callback, BestAndLast) and callback.monitor
+    best = callback.best_model_score
+    if callback.validated_step != trainer.global_step:
+        (scores,) = trainer.validate(module, datamodule=data, verbose=False)
+        score = scores[callback.monitor]
+        if best is None or (score > best if callback.higher_is_better else score < best):
+            return None
     # written by this run; Lightning's loop and callback states are no plain tensors
+    path = Path(callback.best_model_path)
     checkpoint = torch.load(path, map_location="cpu", weights_only=False)
     module.load_state_dict(checkpoint["state_dict"])
-    return Path(path)
+    return path
 
 
 def round_weights(module: torch.nn.Module, dtype: torch.dtype) -> None:

@@ -25,16 +25,18 @@ def wandb_logger(project: str, save_dir: str, name: str, group: str | None) -> W
     """
     import wandb  # slow to import, and not every run logs there
 
-    online = has_wandb_key() or os.environ.get("WANDB_MODE") == "online"
+    mode: Any = os.environ.get("WANDB_MODE") or ("online" if has_wandb_key() else "offline")
     run = None
-    if rank_zero_only.rank == 0:  # other ranks log nothing and must not open runs of their own
+    if (
+        getattr(rank_zero_only, "rank", 0) == 0
+    ):  # other ranks log nothing and must not open runs of their own
         run = wandb.init(
             project=project,
             dir=save_dir,
             name=name,
             group=group,
             tags=name.split(),
-            mode="online" if online else "offline",
+            mode=mode,
             settings=wandb.Settings(silent=True),
         )
     return WandbLogger(project=project, save_dir=save_dir, name=name, experiment=run)

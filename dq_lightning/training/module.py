@@ -48,7 +48,8 @@ class DistillationModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         inputs = self._inputs(batch)
         requires = self.objective.requires
-        teacher = self.teacher(inputs, requires) if self.teacher else None
+        wanted = self.teacher if self.objective.needs_teacher else None
+        teacher = wanted(inputs, requires) if wanted else None
         student = self.student(
             **inputs,
             output_hidden_states="hidden_states" in requires,
@@ -112,11 +113,6 @@ class DistillationModule(pl.LightningModule):
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         scheduler.step()
-
-
-def trainable_parameters(model: nn.Module) -> int:
-    """Number of weights that the optimizer changes; a tied weight counts once."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def default_device() -> torch.device:

@@ -52,6 +52,7 @@ class ProgressLive(ProgressBar):
     def __init__(self) -> None:
         super().__init__()
         self._enabled = True
+        self._updated = 0.0
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
@@ -80,6 +81,12 @@ class ProgressLive(ProgressBar):
         batch: Any,
         batch_idx: int,
     ) -> None:
+        now = time.monotonic()
+        if now - self._updated > 0.2:  # reading the terms waits for the device
+            self._updated = now
+            self._show(trainer)
+
+    def _show(self, trainer: pl.Trainer) -> None:
         terms = loss_terms(trainer.callback_metrics)
         self._bar.update(self._task, completed=trainer.global_step, terms=terms)
 
@@ -92,6 +99,7 @@ class ProgressLive(ProgressBar):
             self._bar.update(self._task, description="training")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._show(trainer)
         self._bar.stop()
 
     def on_exception(

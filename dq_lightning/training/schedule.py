@@ -18,7 +18,9 @@ def warmup_schedule(
 
 
 def validation_interval(steps: int, validations: int) -> int:
-    """Steps between validations: at most `validations` of them, evenly spaced, one at the end."""
-    wanted = max(1, min(validations, steps))
-    count = max(n for n in range(1, wanted + 1) if steps % n == 0)
-    return steps // count
+    """Steps between `validations` evenly spaced validations, the last at or just after the end.
+
+    >>> validation_interval(1200, 4), validation_interval(1201, 4)
+    (300, 301)
+    """
+    return -(-steps // validations)

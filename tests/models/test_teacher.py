@@ -102,7 +102,7 @@ def test_a_folder_that_is_no_teacher_is_refused_in_one_sentence(folder, spoil, s
     assert "teacher.path" in text
     assert text.endswith(".")
     assert len(text.splitlines()) == 1
-    assert len(text) < 400
+    assert len(text) < 450
 
 
 def test_a_path_that_does_not_exist(monkeypatch):

@@ -32,7 +32,7 @@ def metrics_of(cell: dict[str, Any], wer: float | None = 34.12) -> dict[str, Any
         "generation_seconds": {"teacher": 12.5, "student": 5.0},
         "cell": cell,
         "primary_metric": "wer",
-        "test_items": 1000,
+        "timed_items": 1000,
         "run": {"steps": 1200, "items": {"train": 110_000, "test": 1000}},
     }
 

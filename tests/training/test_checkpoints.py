@@ -1,13 +1,17 @@
 """Which file a run resumes from, and which weights it ends with."""
 
 import os
-from types import SimpleNamespace
 
 import pytest
+import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
 
-from dq_lightning.training.checkpoints import checkpoint_to_resume, load_best, round_weights
+from dq_lightning.training.checkpoints import (
+    BestAndLast,
+    checkpoint_to_resume,
+    load_best,
+    round_weights,
+)
 
 
 def touch(path, age=0):
@@ -67,22 +71,53 @@ def test_no_run_of_this_config(folders, runs):
         checkpoint_to_resume("last", **folders, same_config=lambda run: False)
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_the_best_validation_gives_the_weights(fit):
-    fitted = fit(4, interval=2)
-    callback = fitted.trainer.checkpoint_callback
-    best = torch.load(callback.best_model_path, weights_only=False)["state_dict"]
+def zeroed(module):
     with torch.no_grad():
-        for parameter in fitted.module.parameters():
+        for parameter in module.parameters():
             parameter.zero_()
-    assert str(load_best(fitted.trainer, fitted.module)) == callback.best_model_path
+    return module
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("validated_step", [4, -1])  # -1: the last step has no validation yet
+def test_the_best_validation_gives_the_weights(fit, make_data, tmp_path, validated_step):
+    callback = BestAndLast(tmp_path / "own", "validation/per", higher_is_better=False)
+    fitted = fit(4, interval=2, callbacks=[callback])
+    assert fitted.trainer.checkpoint_callback is callback
+    callback.validated_step = validated_step
+    callback.best_model_score = torch.tensor(-1.0)  # better than any weights
+    best = torch.load(callback.best_model_path, weights_only=False)["state_dict"]
+    path = load_best(fitted.trainer, zeroed(fitted.module), make_data())
+    assert str(path) == callback.best_model_path
     torch.testing.assert_close(fitted.module.state_dict(), best, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("callback", [None, ModelCheckpoint()])
-def test_without_a_validation_the_weights_stay(callback):
-    module = torch.nn.Linear(1, 1)
-    assert load_best(SimpleNamespace(checkpoint_callback=callback), module) is None
+@pytest.mark.filterwarnings("ignore")
+def test_last_weights_that_beat_the_best_validation_stay(fit, make_data, tmp_path):
+    callback = BestAndLast(tmp_path / "own", "validation/per", higher_is_better=False)
+    fitted = fit(5, interval=2, callbacks=[callback])
+    assert callback.validated_step == 4
+    callback.best_model_score = torch.tensor(1e9)
+    assert load_best(fitted.trainer, fitted.module, make_data()) is None
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("minutes", [0.0, 10.0])
+def test_the_last_checkpoint_is_of_the_last_step(fit, tmp_path, minutes, monkeypatch):
+    steps = []
+    callback = BestAndLast(tmp_path / "own", "validation/per", False, minutes)
+    save = pl.Trainer.save_checkpoint
+    monkeypatch.setattr(
+        pl.Trainer,
+        "save_checkpoint",
+        lambda self, path, *args, **kw: (
+            steps.append(self.global_step) if path == tmp_path / "own" / "last.ckpt" else None,
+            save(self, path, *args, **kw),
+        ),
+    )
+    fit(5, interval=2, accumulate=2, callbacks=[callback])
+    assert torch.load(tmp_path / "own" / "last.ckpt", weights_only=False)["global_step"] == 5
+    assert set(steps) == ({1, 2, 3, 4, 5} if minutes == 0.0 else {2, 4, 5})
 
 
 def test_rounded_weights_survive_saving_in_that_dtype():

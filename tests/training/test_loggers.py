@@ -39,7 +39,12 @@ def test_the_next_csv_is_after_the_last_not_in_a_gap(tmp_path):
 
 @pytest.mark.parametrize(
     ("key", "mode", "offline"),
-    [(None, None, True), (None, "online", False), ("secret", None, False), (None, "x", True)],
+    [
+        (None, None, True),
+        (None, "online", False),
+        ("secret", None, False),
+        ("secret", "offline", True),
+    ],
 )
 def test_offline_unless_a_key_is_there(monkeypatch, tmp_path, key, mode, offline):
     if key:

@@ -1,9 +1,9 @@
 """The training step: the student learns, the teacher stays what and where it is."""
 
+import contextlib
+
 import pytest
 import torch
-
-from dq_lightning.training.module import trainable_parameters
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -80,8 +80,16 @@ def test_a_learning_rate_for_every_step(fit):
     assert schedule.get_last_lr() == [0.0, 0.0]
 
 
-def test_trainable_parameters_count_a_tied_weight_once(make_module):
+def test_a_teacher_that_no_loss_reads_is_not_run(make_module, make_data, monkeypatch):
     module = make_module()
-    student = module.student
-    assert trainable_parameters(student) == student.num_parameters()
-    assert trainable_parameters(module.teacher.model) == 0
+    asked = []
+    monkeypatch.setattr(type(module.teacher), "__call__", lambda *args: asked.append(args))
+    monkeypatch.setattr(module, "log_dict", lambda *args, **kwargs: None)
+    monkeypatch.setattr(module, "log", lambda *args, **kwargs: None)
+    monkeypatch.setattr(type(module), "trainer", None)
+    batch = next(iter(make_data().train_dataloader()))
+    for needed in (False, True):
+        module.objective.needs_teacher = needed
+        with contextlib.suppress(Exception):  # ends at the objective or the trainer, after asking
+            module.training_step(batch, 0)
+        assert len(asked) == needed

@@ -1,0 +1,99 @@
+"""What a config must satisfy before anything is loaded; each failure is one sentence."""
+
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+_SAVE_DTYPES = ("float32", "float16", "bfloat16")
+_COUNTS = (
+    "validations",
+    "samples",
+    "data.batch_size",
+    "data.eval_batch_size",
+    "data.max_source_length",
+    "data.max_target_length",
+    "trainer.accumulate_grad_batches",
+)
+_COUNTS_OR_NULL = (
+    "steps",
+    "epochs",
+    "validation_rows",
+    "data.limit_train",
+    "data.limit_validation",
+    "data.limit_test",
+    "student.encoder_layers",
+    "student.decoder_layers",
+)
+
+
+def check_config(cfg: DictConfig) -> None:
+    """Raise a ValueError that names the first key whose value cannot work, and what to write."""
+    if cfg.steps is None and cfg.epochs is None:
+        raise ValueError("steps and epochs are both null; write steps=1200 or epochs=16.")
+    for key in (*_COUNTS, *_COUNTS_OR_NULL):
+        value = OmegaConf.select(cfg, key)
+        if (value is not None or key in _COUNTS) and not _is_whole(value, at_least=1):
+            raise ValueError(f"{key}={value} is no whole number from 1; write one, as {key}=8.")
+    if not _is_whole(cfg.seed, at_least=0):
+        raise ValueError(f"seed={cfg.seed} is no whole number from 0; write one, such as seed=28.")
+    for key in ("optimizer.lr", "optimizer.weight_decay"):
+        value = OmegaConf.select(cfg, key, default=0.0)
+        if isinstance(value, str | bool) or value is None or value < 0:
+            raise ValueError(f"{key}={value} is no number from 0; write one, such as {key}=0.001.")
+    if cfg.student.save_dtype not in _SAVE_DTYPES:
+        raise ValueError(
+            f"student.save_dtype={cfg.student.save_dtype} is unknown; write one of {_SAVE_DTYPES}."
+        )
+    _check_groups(cfg)
+    _check_trainer(cfg)
+
+
+def check_lengths(cfg: DictConfig, model_config: Any) -> None:
+    """Raise a ValueError when texts may get longer than the model has positions for.
+
+    Models without a table of positions (T5) take any length.
+    """
+    positions = getattr(model_config, "max_position_embeddings", None)
+    if positions is None:
+        return
+    keys = ("max_source_length", "max_target_length", "generation.max_length",
+            "generation.max_new_tokens")  # fmt: skip
+    for key in keys:
+        length = OmegaConf.select(cfg.data, key)
+        if length is not None and length > positions:
+            raise ValueError(
+                f"data.{key}={length} is more than the {positions} positions of the model "
+                f"(teacher.path={cfg.teacher.path}); write data.{key}={positions} or less."
+            )
+
+
+def _is_whole(value: object, at_least: int) -> bool:
+    return type(value) is int and value >= at_least
+
+
+def _check_groups(cfg: DictConfig) -> None:
+    if cfg.teacher.get("config") is not None:
+        raise ValueError(
+            "This teacher has no weights, only a shape (teacher.config) for the size command; "
+            "write teacher=<hub name or folder>, such as teacher=facebook/bart-base."
+        )
+    from_scratch = "family" in cfg.student
+    if (cfg.teacher.path is None) != from_scratch:
+        raise ValueError(
+            "teacher=none and student=scratch belong together (a model trained from labels alone); "
+            "write teacher=none student=scratch quant=none distill=labels_only, or neither."
+        )
+
+
+def _check_trainer(cfg: DictConfig) -> None:
+    if cfg.trainer.devices not in (1, "1", "auto") or cfg.trainer.get("num_nodes", 1) != 1:
+        raise ValueError(
+            f"trainer.devices={cfg.trainer.devices}: a run trains on one device; write "
+            "trainer.devices=1 and spread a grid's cells over the others."
+        )
+    scaled = str(cfg.trainer.precision) in ("16-mixed", "16")
+    if scaled and cfg.optimizer.get("fused") and cfg.trainer.gradient_clip_val:
+        raise ValueError(
+            f"trainer.precision={cfg.trainer.precision} cannot clip gradients for a fused "
+            "optimizer; write optimizer.fused=false, or trainer.precision=bf16-mixed."
+        )
