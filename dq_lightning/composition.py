@@ -115,16 +115,19 @@ def chosen_layers(student: DictConfig) -> tuple[int, int]:
 def build_recipe(quant: DictConfig) -> QuantizationRecipe:
     """The quantizer of each site at its own bits, or at those of quant.bits."""
     bits = parse_bits(quant.bits)
-    inherited = {
-        "weight": bits.weight,
-        "embedding": bits.embedding,
-        "activation": bits.activation,
-        "attention": bits.activation,
-    }
     sites: dict[str, Any] = {}
-    for site, default in inherited.items():
-        own = quant[site].bits
-        sites[site] = at_bits(build(quant[site].quantizer), default if own is None else own)
+    for site, default, general in (
+        ("weight", bits.weight, None),
+        ("embedding", bits.embedding, None),
+        ("activation", bits.activation, None),
+        ("attention", bits.activation, None),
+        ("feed_forward", bits.activation, "activation"),
+        ("probabilities", bits.activation, "attention"),
+    ):
+        node, own = quant[site].quantizer, quant[site].bits
+        if node is None and general is not None:  # nothing of its own: as the general site
+            node, own = quant[general].quantizer, quant[general].bits if own is None else own
+        sites[site] = at_bits(build(node), default if own is None else own)
         try:
             _ = sites[site] and sites[site]()
         except ValueError as error:

@@ -14,6 +14,7 @@ class ModelFamily:
 
     attention_types, token_embedding_types: matched by exact type, never by isinstance.
     keep_embeddings: fnmatch patterns of embeddings that stay in full precision (positions).
+    feed_forward_outputs: fnmatch patterns of each block's second feed-forward matrix.
     head: name of the output projection.
     encoder_layers_key, decoder_layers_key: config attributes that count the layers.
     encoder_layer_prefix, decoder_layer_prefix: state-dict prefixes before the layer number.
@@ -31,6 +32,7 @@ class ModelFamily:
     attention_types: tuple[type[nn.Module], ...]
     token_embedding_types: tuple[type[nn.Embedding], ...]
     keep_embeddings: tuple[str, ...]
+    feed_forward_outputs: tuple[str, ...]
     head: str
     encoder_layers_key: str
     decoder_layers_key: str

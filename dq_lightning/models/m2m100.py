@@ -13,6 +13,7 @@ FAMILY = ModelFamily(
     attention_types=(M2M100Attention,),
     token_embedding_types=(M2M100ScaledWordEmbedding, nn.Embedding),
     keep_embeddings=(),  # its sinusoidal positions are a buffer, no embedding
+    feed_forward_outputs=("*.fc2",),
     head="lm_head",
     encoder_layers_key="encoder_layers",
     decoder_layers_key="decoder_layers",

@@ -13,6 +13,7 @@ FAMILY = ModelFamily(
     attention_types=(MBartAttention,),
     token_embedding_types=(MBartScaledWordEmbedding, nn.Embedding),
     keep_embeddings=("*.embed_positions",),
+    feed_forward_outputs=("*.fc2",),
     head="lm_head",
     encoder_layers_key="encoder_layers",
     decoder_layers_key="decoder_layers",

@@ -13,6 +13,7 @@ FAMILY = ModelFamily(
     attention_types=(PegasusAttention,),
     token_embedding_types=(nn.Embedding,),
     keep_embeddings=("*.embed_positions",),
+    feed_forward_outputs=("*.fc2",),
     head="lm_head",
     encoder_layers_key="encoder_layers",
     decoder_layers_key="decoder_layers",

@@ -13,6 +13,7 @@ FAMILY = ModelFamily(
     attention_types=(T5Attention,),
     token_embedding_types=(nn.Embedding,),
     keep_embeddings=("*.relative_attention_bias",),
+    feed_forward_outputs=("*.wo",),
     head="lm_head",
     encoder_layers_key="num_layers",
     decoder_layers_key="num_decoder_layers",

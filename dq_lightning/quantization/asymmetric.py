@@ -16,6 +16,8 @@ class AsymmetricQuantizer(FakeQuantizer):
     scope; codes = round_half_even((x - min x) / scale); result = scale (codes - zero_point) with
     zero_point = -min x / scale, not rounded, so 0 need not be a level (min-max of the released
     code of DQ-BART, Li et al. 2022; TBT uses it for fc2 inputs and attention probabilities).
+    include_zero: the range holds 0 too, so that the zeros of masked positions change no level:
+    attention probabilities need it, or results would depend on the padding.
 
     >>> import torch
     >>> AsymmetricQuantizer(bits=2, granularity="per_row")(torch.tensor([[1.0, 2.2, 3.0, 4.0]]))
@@ -23,9 +25,14 @@ class AsymmetricQuantizer(FakeQuantizer):
     """
 
     def __init__(
-        self, bits: int, granularity: Granularity | str, clip: float | None = None
+        self,
+        bits: int,
+        granularity: Granularity | str,
+        clip: float | None = None,
+        include_zero: bool = False,
     ) -> None:
         super().__init__(bits, granularity, clip)
+        self.include_zero = include_zero
         if bits not in range(1, 9):
             raise ValueError(f"An asymmetric quantizer has 1 to 8 bits, not bits={bits!r}.")
 
@@ -41,6 +48,8 @@ class AsymmetricQuantizer(FakeQuantizer):
             values = values.clamp(-self.clip, self.clip)
         low, high = values.aminmax() if dim is None else values.aminmax(dim=dim, keepdim=True)
         num_steps = 2**self.bits - 1
+        if self.include_zero:
+            low, high = low.clamp(max=0.0), high.clamp(min=0.0)
         scale = (high - low + EPSILON) / num_steps
         codes = (values - low).div_(scale).round_().clamp_(0, num_steps)
         return QuantizedTensor(codes.to(x.dtype), scale, zero_point=-low / scale)

@@ -1,5 +1,6 @@
 """Attention with fake-quantized operands, for every model that uses transformers' interface."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,12 +12,17 @@ from transformers.masking_utils import eager_mask
 from dq_lightning.quantization.recipe import QuantizerFactory
 
 NAME = "fake_quantized"
-OPERANDS = ("query", "key", "value", "probabilities")
 
 
-def attach_attention_quantizers(attention: nn.Module, quantizer: QuantizerFactory) -> None:
-    """Give an attention module one fresh quantizer for each operand."""
-    attention.attention_quantizers = nn.ModuleDict({name: quantizer() for name in OPERANDS})
+def attach_attention_quantizers(
+    attention: nn.Module, operands: Mapping[str, QuantizerFactory | None]
+) -> None:
+    """Give an attention module a fresh quantizer for query, key, value and probabilities.
+
+    None leaves that operand in full precision.
+    """
+    fresh = {name: factory() if factory else nn.Identity() for name, factory in operands.items()}
+    attention.attention_quantizers = nn.ModuleDict(fresh)
 
 
 def use_fake_quantized_attention(model: nn.Module) -> None:
@@ -43,7 +49,7 @@ def fake_quantized_attention(
     probabilities before dropout and quantization, which are what attention losses compare.
     """
     quantizers: Any = getattr(module, "attention_quantizers", None)
-    if quantizers is not None and quantizers["query"].enabled:
+    if quantizers is not None and getattr(quantizers["query"], "enabled", False):
         query, scaling = quantizers["query"](query * scaling), 1.0
     if quantizers is not None:
         key, value = quantizers["key"](key), quantizers["value"](value)

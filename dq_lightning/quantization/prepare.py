@@ -18,7 +18,7 @@ from dq_lightning.quantization.modules import (
     ParameterQuantizer,
     forget_quantized_parameters,
 )
-from dq_lightning.quantization.recipe import QuantizationRecipe
+from dq_lightning.quantization.recipe import QuantizationRecipe, QuantizerFactory
 from dq_lightning.quantization.symmetric import SymmetricQuantizer
 
 
@@ -31,6 +31,8 @@ class PreparableFamily(Protocol):
     def token_embedding_types(self) -> tuple[type[nn.Embedding], ...]: ...
     @property
     def keep_embeddings(self) -> tuple[str, ...]: ...
+    @property
+    def feed_forward_outputs(self) -> tuple[str, ...]: ...
     @property
     def head(self) -> str: ...
 
@@ -80,7 +82,7 @@ class _Preparation:
         for name, module in candidates.items():
             if name not in excluded:
                 self._replace(name, module)
-        if self.recipe.attention is not None:
+        if any(self.recipe.operands.values()):
             use_fake_quantized_attention(self.model)
         self.model.register_forward_pre_hook(forget_quantized_parameters)
         ties = tuple(tuple(names) for names in self.table_owners.values() if len(names) > 1)
@@ -111,19 +113,31 @@ class _Preparation:
         else:
             weight = _build(self.recipe.weight)
             memo = None if weight is None else ParameterQuantizer(weight)
-            self._replace_linear(name, module, memo)
+            second = _matches(name, self.family.feed_forward_outputs)
+            inputs = self.recipe.feed_forward_input if second else self.recipe.activation
+            self._replace_linear(name, module, memo, inputs)
 
     def _attach_attention(self, name: str, module: nn.Module) -> None:
-        if self.recipe.attention is None:
+        operands = self.recipe.operands
+        if not any(operands.values()):
             self.skipped[name] = "no attention quantizer"
             return
-        attach_attention_quantizers(module, self.recipe.attention)
-        self.swapped[name] = f"query, key, value, probabilities: {self.recipe.attention()}"
+        attach_attention_quantizers(module, operands)
+        others, own = (_describe(operands[operand]) for operand in ("query", "probabilities"))
+        self.swapped[name] = (
+            f"query, key, value, probabilities: {others}"
+            if own == others
+            else f"query, key, value: {others}; probabilities: {own}"
+        )
 
     def _replace_linear(
-        self, name: str, module: nn.Linear, weight: ParameterQuantizer | None
+        self,
+        name: str,
+        module: nn.Linear,
+        weight: ParameterQuantizer | None,
+        activation: QuantizerFactory | None,
     ) -> None:
-        inputs = _build(self.recipe.activation)
+        inputs = _build(activation)
         if weight is None and inputs is None:
             self.skipped[name] = "no weight or activation quantizer"
             return
@@ -134,11 +148,12 @@ class _Preparation:
     def _replace_head(self, name: str, module: nn.Linear) -> None:
         if self.recipe.head == "int8":
             rows = SymmetricQuantizer(8, Granularity.PER_ROW)
-            self._replace_linear(name, module, ParameterQuantizer(rows))
+            self._replace_linear(name, module, ParameterQuantizer(rows), self.recipe.activation)
         elif self.recipe.head == "fp" or self.recipe.embedding is None:
             self.skipped[name] = "full-precision head"
         else:
-            self._replace_linear(name, module, self._table(name, module.weight))
+            table = self._table(name, module.weight)
+            self._replace_linear(name, module, table, self.recipe.activation)
 
     def _replace_embedding(self, name: str, module: nn.Embedding) -> None:
         if _matches(name, self.family.keep_embeddings):
@@ -181,5 +196,9 @@ def _matches(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _build(factory: Any) -> FakeQuantizer | None:
+def _build(factory: QuantizerFactory | None) -> FakeQuantizer | None:
     return None if factory is None else factory()
+
+
+def _describe(factory: QuantizerFactory | None) -> str:
+    return "full precision" if factory is None else str(factory())

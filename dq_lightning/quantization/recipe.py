@@ -55,6 +55,9 @@ class QuantizationRecipe:
 
     weight: linear layers. embedding: token embeddings. activation: inputs of quantized linear
     layers. attention: query, key, value and probabilities, one fresh quantizer each.
+    feed_forward: input of each block's second feed-forward matrix, where it differs from
+    `activation`; probabilities: where they differ from `attention` (TBT, Liu et al. 2023, takes
+    asymmetric quantizers for these two, whose values are hardly ever negative).
     head: `tied` multiplies by the embedding's quantized matrix, `fp` by its full-precision values
     (as DQ-BART does), `int8` by its rows at 8 bits. exclude: fnmatch patterns of module names
     left in full precision; `prepare` raises for one that matches nothing.
@@ -66,6 +69,20 @@ class QuantizationRecipe:
     attention: QuantizerFactory | None
     head: Head = "tied"
     exclude: tuple[str, ...] = ()
+    feed_forward: QuantizerFactory | Literal["activation"] | None = "activation"
+    probabilities: QuantizerFactory | Literal["attention"] | None = "attention"
+
+    @property
+    def feed_forward_input(self) -> QuantizerFactory | None:
+        """The factory for inputs of the second feed-forward matrices."""
+        return self.activation if self.feed_forward == "activation" else self.feed_forward
+
+    @property
+    def operands(self) -> dict[str, QuantizerFactory | None]:
+        """The factory of each operand of attention."""
+        others = self.attention
+        own = others if self.probabilities == "attention" else self.probabilities
+        return {"query": others, "key": others, "value": others, "probabilities": own}
 
     @property
     def bits(self) -> Bits:

@@ -1,5 +1,6 @@
 """The choice of TBT at each bit-width."""
 
+from dq_lightning.quantization.asymmetric import AsymmetricQuantizer
 from dq_lightning.quantization.elastic import ElasticQuantizer
 from dq_lightning.quantization.fake_quantizer import FakeQuantizer, Granularity
 from dq_lightning.quantization.symmetric import SymmetricQuantizer
@@ -23,10 +24,12 @@ def tbt(bits: int, granularity: Granularity | str) -> FakeQuantizer:
 
 
 def tbt_activation(bits: int, granularity: Granularity | str, signed: bool = True) -> FakeQuantizer:
-    """Build TBT's activation quantizer: elastic at 1 and 2 bits, symmetric above.
+    """Build TBT's activation quantizer: elastic at 1 and 2 bits, linear above.
 
-    The elastic scale is one learned number a module, whatever the granularity asked for; the
-    symmetric quantizer takes the granularity and has no use for `signed`.
+    The elastic scale is one learned number a module, whatever the granularity asked for. Linear is
+    symmetric, or asymmetric for the inputs of second feed-forward matrices and for attention
+    probabilities (signed=False). Differs from the paper: the range of the latter holds 0, so that
+    padding changes nothing.
 
     >>> tbt_activation(8, "per_token"), tbt_activation(2, "per_token").granularity.value
     (SymmetricQuantizer(bits=8, granularity=per_token), 'per_tensor')
@@ -34,4 +37,6 @@ def tbt_activation(bits: int, granularity: Granularity | str, signed: bool = Tru
     granularity = Granularity.parse(granularity)
     if bits in (1, 2):
         return ElasticQuantizer(bits, Granularity.PER_TENSOR, signed)
-    return SymmetricQuantizer(bits, granularity)
+    if signed:
+        return SymmetricQuantizer(bits, granularity)
+    return AsymmetricQuantizer(bits, granularity, include_zero=True)

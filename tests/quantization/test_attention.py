@@ -51,7 +51,8 @@ def test_operands_are_quantized_where_the_paper_does() -> None:
     def quantizer() -> SymmetricQuantizer:
         return SymmetricQuantizer(4, "per_tensor", clip=1.0)
 
-    attach_attention_quantizers(module, quantizer)
+    names = ("query", "key", "value", "probabilities")
+    attach_attention_quantizers(module, dict.fromkeys(names, quantizer))
     assert not module.state_dict()
     q = quantizer()
     torch.manual_seed(1)
@@ -63,3 +64,17 @@ def test_operands_are_quantized_where_the_paper_does() -> None:
     torch.manual_seed(1)
     dropped = nn.functional.dropout(expected, 0.5)
     assert torch.equal(output, (q(dropped) @ q(value)).transpose(1, 2))
+
+
+def test_an_operand_may_stay_in_full_precision() -> None:
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, 3, 4, 5) for _ in range(3))
+    module, plain = nn.Module(), nn.Module()
+    q = SymmetricQuantizer(4, "per_tensor")
+    attach_attention_quantizers(
+        module, {"query": None, "key": None, "value": None, "probabilities": lambda: q}
+    )
+    _, expected = fake_quantized_attention(plain, query, key, value, None, scaling=0.3)
+    output, probabilities = fake_quantized_attention(module, query, key, value, None, scaling=0.3)
+    assert torch.equal(probabilities, expected)
+    assert torch.equal(output, (q(expected) @ value).transpose(1, 2))

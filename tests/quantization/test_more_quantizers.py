@@ -71,6 +71,20 @@ def test_tbt_at_each_width() -> None:
         ElasticQuantizer,
         SymmetricQuantizer,
     ]
+    assert [type(tbt_activation(bits, "per_token", signed=False)) for bits in (1, 2, 8)] == [
+        ElasticQuantizer,
+        ElasticQuantizer,
+        AsymmetricQuantizer,
+    ]
+
+
+def test_zeros_of_masked_positions_change_no_level() -> None:
+    row, masked = torch.tensor([[0.25, 0.35, 0.4]]), torch.tensor([[0.25, 0.35, 0.4, 0.0]])
+    quantizer = AsymmetricQuantizer(2, "per_token", include_zero=True)
+    assert torch.equal(quantizer(masked)[:, :3], quantizer(row))
+    assert quantizer(masked)[0, 3] == 0.0
+    without = AsymmetricQuantizer(2, "per_token")
+    assert not torch.equal(without(masked)[:, :3], without(row))
 
 
 def test_zero_drop_by_hand() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from dq_lightning.models.family import ModelFamily
+from dq_lightning.quantization.asymmetric import AsymmetricQuantizer
 from dq_lightning.quantization.fake_quantizer import FakeQuantizer
 from dq_lightning.quantization.identity import IdentityQuantizer
 from dq_lightning.quantization.modules import FakeQuantizedEmbedding, FakeQuantizedLinear
@@ -69,6 +70,43 @@ def test_names_parameters_ties_and_hooks_survive(built: Built, recipe: Recipe, b
     left = [name for name, module in model.named_modules() if type(module) is nn.Linear]
     assert left == []
     assert all("kept" in reason for reason in report.skipped.values())
+
+
+def test_second_feed_forward_matrices_and_probabilities_may_differ(built: Built, recipe: Recipe):
+    build, family = built
+    model = build()
+    asymmetric = partial(AsymmetricQuantizer, 8, "per_token", include_zero=True)
+    prepare(model, recipe(feed_forward=asymmetric, probabilities=asymmetric), family)
+    kinds = {
+        name: type(module.input_quantizer)
+        for name, module in model.named_modules()
+        if isinstance(module, FakeQuantizedLinear)
+    }
+    second = {name for name, kind in kinds.items() if kind is AsymmetricQuantizer}
+    assert second == {name for name in kinds if name.endswith((".fc2", ".wo"))} != set()
+    operands = [
+        m.attention_quantizers for m in model.modules() if type(m) in family.attention_types
+    ]
+    assert operands
+    for own in operands:
+        assert {name for name, q in own.items() if type(q) is AsymmetricQuantizer} == {
+            "probabilities"
+        }
+
+
+def test_padding_changes_nothing_for_asymmetric_probabilities(
+    built: Built, recipe: Recipe, batch: Batch
+):
+    build, family = built
+    model = build().double()
+    asymmetric = partial(AsymmetricQuantizer, 4, "per_token", include_zero=True)
+    prepare(model, recipe(feed_forward=asymmetric, probabilities=asymmetric), family)
+    row, length = 1, int(batch["attention_mask"][1].sum())
+    alone = {name: tensor[row : row + 1] for name, tensor in batch.items()}
+    for name in ("input_ids", "attention_mask"):
+        alone[name] = alone[name][:, :length]
+    together = logits(model, batch)[row]
+    torch.testing.assert_close(logits(model, alone)[0], together, rtol=0, atol=1e-9)
 
 
 def test_head_policies(built: Built, recipe: Recipe, batch: Batch):

@@ -7,8 +7,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
+from dq_lightning.composition import build_recipe
+from dq_lightning.quantization.asymmetric import AsymmetricQuantizer
 from dq_lightning.quantization.identity import IdentityQuantizer
 from dq_lightning.quantization.recipe import Bits, QuantizationRecipe, at_bits, parse_bits
+from dq_lightning.quantization.tbt_binary import TbtBinaryQuantizer
 
 CONF = Path(__file__).parents[2] / "conf"
 SITES = ("weight", "embedding", "activation", "attention")
@@ -74,6 +77,20 @@ def test_published_sites() -> None:
     assert granularities == ["per_tensor", "per_row", "per_tensor", "per_tensor"]
     assert all(quantizer.clip == 2.5 for quantizer in quantizers.values())
     assert config.head == "fp" and OmegaConf.is_missing(config, "bits") is False
+
+
+def test_sites_without_an_own_quantizer_are_as_the_general_one() -> None:
+    plain = build_recipe(composed("default"))
+    assert plain.feed_forward_input().bits == 8 and plain.operands["probabilities"]().bits == 8
+    fewer = build_recipe(
+        composed("default", "quant.feed_forward.bits=4", "quant.activation.bits=6")
+    )
+    assert (fewer.feed_forward_input().bits, fewer.activation().bits) == (4, 6)
+    kept = build_recipe(composed("default", "quant.probabilities.bits=32"))
+    assert kept.operands["probabilities"] is None and kept.operands["query"] is not None
+    tbt = build_recipe(composed("tbt", "quant.bits=1-1-8"))
+    assert isinstance(tbt.weight(), TbtBinaryQuantizer)
+    assert isinstance(tbt.operands["probabilities"](), AsymmetricQuantizer)
 
 
 def test_a_site_takes_another_quantizer() -> None:
