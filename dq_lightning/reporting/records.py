@@ -1,12 +1,14 @@
-"""A study's committed records as one markdown table, for its README.
+"""A study's committed records as markdown tables, for its README.
 
-python -m dq_lightning.reporting.records <record or folder of records> ...
+python -m dq_lightning.reporting.records <record or folder of records> ...     # a row a record
+python -m dq_lightning.reporting.records --recipes <folder of recipe folders>  # means over seeds
 """
 
+import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 from dq_lightning.reporting.tables import format_metric, format_ratio
@@ -55,5 +57,84 @@ def _order(cell: dict[str, Any]) -> list[int]:
     return [value for value in cell.values() if isinstance(value, int)]
 
 
+def read_recipes(folder: Path) -> dict[str, list[Record]]:
+    """Recipe (the name of a sub-folder) -> its records; those of several seeds side by side."""
+    return {path.name: read_records([path]) for path in sorted(folder.iterdir()) if path.is_dir()}
+
+
+def recipes_table(recipes: dict[str, list[Record]]) -> str:
+    """One row a cell and recipe, the smallest loss first: drops as mean and spread over seeds.
+
+    The spread is the standard deviation (n - 1); each run's drop of the primary metric follows.
+    Raises ValueError when runs of one cell differ in steps, data or teacher.
+    """
+    first = next(iter(recipes.values()))[0]["metrics"]
+    primary = first["primary_metric"]
+    names = sorted(first["drop"], key=lambda name: name != primary)
+    head = ["cell", "recipe", *(f"{name} drop" for name in names), f"{primary} drop by seed"]
+    rows = [[*head, "steps", "nominal bytes"], ["---"] * (len(head) + 2)]
+    for cell in sorted({r["metrics"]["cell"]["name"] for rs in recipes.values() for r in rs})[::-1]:
+        found = {
+            recipe: [r for r in records if r["metrics"]["cell"]["name"] == cell]
+            for recipe, records in recipes.items()
+        }
+        _check_comparable(cell, [record for records in found.values() for record in records])
+        present = [(recipe, records) for recipe, records in found.items() if records]
+        present.sort(key=lambda item: mean(drops(item[1], primary)))
+        rows += [_recipe_row(cell, recipe, records, names) for recipe, records in present]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def drops(records: Sequence[Record], metric: str) -> list[float]:
+    """The records' drops of one metric, by seed."""
+    by_seed = sorted(records, key=lambda record: record["metrics"]["run"]["seed"])
+    return [record["metrics"]["drop"][metric] for record in by_seed]
+
+
+def _recipe_row(
+    cell: str, recipe: str, records: Sequence[Record], names: Sequence[str]
+) -> list[str]:
+    values = drops(records, names[0])
+    seeds = sorted(record["metrics"]["run"]["seed"] for record in records)
+    by_seed = ", ".join(f"{s}: {value:+.2f}" for s, value in zip(seeds, values, strict=True))
+    metrics = records[0]["metrics"]
+    spread = [_mean_and_spread(drops(records, name)) for name in names]
+    steps, size = metrics["run"]["steps"], metrics["bytes"]["student_nominal"]
+    return [cell, recipe, *spread, by_seed, f"{steps:,}", f"{size:,}"]
+
+
+def _mean_and_spread(values: Sequence[float]) -> str:
+    spread = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{mean(values):+.2f}{spread}"
+
+
+def _check_comparable(cell: str, records: Sequence[Record]) -> None:
+    for name, of in (
+        ("steps", lambda metrics: metrics["run"]["steps"]),
+        ("test rows", lambda metrics: metrics["run"]["test_rows"]),
+        ("teacher scores", lambda metrics: metrics["teacher"]),
+    ):
+        values = {json.dumps(of(record["metrics"])) for record in records}
+        if len(values) > 1:
+            raise ValueError(
+                f"The records of {cell} differ in {name} ({', '.join(sorted(values))}); compare "
+                "runs of equal steps, data and teacher."
+            )
+
+
+def main() -> None:
+    """Print the table that the arguments ask for."""
+    parser = argparse.ArgumentParser("python -m dq_lightning.reporting.records")
+    parser.add_argument("paths", nargs="+", type=Path, metavar="record or folder")
+    parser.add_argument(
+        "--recipes", action="store_true", help="one folder of recipe folders: means over seeds"
+    )
+    arguments = parser.parse_args()
+    if arguments.recipes:
+        print(recipes_table(read_recipes(arguments.paths[0])))
+    else:
+        print(records_table(read_records(arguments.paths)))
+
+
 if __name__ == "__main__":
-    print(records_table(read_records([Path(argument) for argument in sys.argv[1:]])))
+    main()
