@@ -183,7 +183,9 @@ def _row(entry: Entry, runs: Sequence[Measured]) -> list[list[str]]:
 
 
 def _shown(value: float | None, decimals: int, sign: str = "") -> str:
-    return MISSING if value is None else f"{value:{sign}.{decimals}f}"
+    if value is None:
+        return MISSING
+    return f"{round(value, decimals) + 0.0:{sign}.{decimals}f}"  # + 0.0 turns -0.0 into 0.0
 
 
 def _commit(environment: Content) -> str:
