@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dq_lightning.checks import check_lengths
 from dq_lightning.data.datamodule import Seq2SeqDataModule
+from dq_lightning.data.languages import language_settings, set_languages
 from dq_lightning.data.source import SPLITS, DataSource
 from dq_lightning.data.tokenization import TokenizationConfig
 from dq_lightning.distillation.loss import ATTENTIONS
@@ -80,6 +81,7 @@ def build_parts(cfg: DictConfig) -> Parts:
     recipe, objective, metric = build_recipe(cfg.quant), build(cfg.distill), build(cfg.metric)
     reader = build(cfg.data.reader)
     student, teacher, tokenizer, family = build_models(cfg)
+    set_languages(tokenizer, cfg.data.source_language, cfg.data.target_language)
     check_lengths(cfg, student.config)
     if objective.needs_teacher and teacher is None:
         raise ValueError("distill has losses that need a teacher; write distill=labels_only.")
@@ -98,7 +100,7 @@ def build_parts(cfg: DictConfig) -> Parts:
         data=build_data(cfg, reader, tokenizer),
         objective=objective,
         metric=metric,
-        generator=TextGenerator(tokenizer, plain(cfg.data.generation)),
+        generator=TextGenerator(tokenizer, generation_settings(cfg, tokenizer)),
         device=torch.device("cpu") if cfg.trainer.accelerator == "cpu" else default_device(),
     )
 
@@ -183,6 +185,13 @@ def build_data(
     for name in SPLITS:
         data.split(name)
     return data
+
+
+def generation_settings(cfg: DictConfig, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """The target language, then data.generation; a null there leaves the model's own setting."""
+    chosen: dict[str, Any] = plain(cfg.data.generation)
+    given = {key: value for key, value in chosen.items() if value is not None}
+    return {**language_settings(tokenizer), **given}
 
 
 def build_training(

@@ -134,6 +134,7 @@ def _metrics(
     return {
         "cell": cell_columns(cfg),
         "primary_metric": parts.metric.primary,
+        "metric_recipe": parts.metric.recipe,
         "teacher": scores,
         "student": student.scores,
         "drop": drops(scores, student.scores, parts.metric.higher_is_better),

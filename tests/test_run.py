@@ -189,6 +189,7 @@ def test_config_environment_and_quantization_are_told(unbroken: Artifact) -> Non
 
 def test_metrics_are_those_of_the_predictions(unbroken: Artifact) -> None:
     metrics = unbroken.read_json("metrics.json")
+    assert metrics["metric_recipe"] == PhonemeErrorMetric().recipe
     assert unbroken.read_json("status.json")["cell"] == metrics["cell"]
     rows = unbroken.read_jsonl("predictions.jsonl")
     assert metrics.keys() >= {"teacher", "student", "drop", "bytes", "parameters", "cell"}

@@ -6,6 +6,7 @@ weights), a hub name or a folder; only its config is read.
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,8 +20,9 @@ from rich.table import Table
 from safetensors import safe_open
 from transformers import AutoConfig, PreTrainedConfig
 
+from dq_lightning.artifacts.artifact import Artifact, environment
 from dq_lightning.benchmarks.size import as_evaluated_bytes, meta_model, nominal_bytes, packed_bytes
-from dq_lightning.composition import build_recipe, chosen_layers, plain
+from dq_lightning.composition import build_recipe, cell_columns, chosen_layers, plain
 from dq_lightning.errors import one_sentence_errors
 from dq_lightning.models.family import ModelFamily, family_of
 from dq_lightning.models.layer_mapping import layer_mapping
@@ -33,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table, or one sentence on stderr and exit with 1."""
     parser = argparse.ArgumentParser("python -m dq_lightning.benchmarks.size", description=__doc__)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for train.py")
-    overrides: list[str] = parser.parse_args(arguments).overrides
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the bytes there as well")
+    given = parser.parse_args(arguments)
+    overrides: list[str] = given.overrides
     folder = Path.cwd() / "conf"
     with one_sentence_errors(folder, "train"):
         if not (folder / "train.yaml").is_file():
@@ -43,7 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
         with initialize_config_dir(str(folder), version_base="1.3"):
             cfg = compose("train", teacher_shorthand(overrides, folder))
-        print_sizes(*sizes(cfg))
+        title, rows = sizes(cfg)
+        if given.json:
+            content = size_record(cfg, rows, overrides)
+            Artifact(given.json.parent).write_json(given.json.name, content)
+        print_sizes(title, rows)
 
 
 def sizes(cfg: DictConfig) -> tuple[str, dict[str, int]]:
@@ -66,6 +74,30 @@ def sizes(cfg: DictConfig) -> tuple[str, dict[str, int]]:
         f"packed file, head {recipe.head} (estimate)": packed_bytes(
             student, recipe.bits, family, recipe.head, recipe.exclude
         ),
+    }
+
+
+def size_record(
+    cfg: DictConfig, rows: Mapping[str, int], overrides: Sequence[str]
+) -> dict[str, Any]:
+    """What `--json` writes: bytes by rule under lasting names, and what they were counted with.
+
+    saved_buffers: bytes of the buffers in the student's state dict, which no rule counts (BART's
+    final_logits_bias).
+    """
+    config, tied = teacher_config(cfg.teacher)
+    student = meta_model(config, family_of(config), chosen_layers(cfg.student), tied)
+    parameters = {id(parameter) for parameter in student.parameters()}
+    tensors = student.state_dict(keep_vars=True).values()
+    buffers = sum(t.numel() * t.element_size() for t in tensors if id(t) not in parameters)
+    names = ("teacher", "nominal", "reference_rule", "as_evaluated", "packed")
+    made = environment()
+    command = ["python", "-m", "dq_lightning.benchmarks.size", *overrides]
+    return {
+        "cell": cell_columns(cfg),
+        "bytes": {**dict(zip(names, rows.values(), strict=True)), "saved_buffers": buffers},
+        "environment": {key: made[key] for key in ("git_sha", "git_dirty", "packages")}
+        | {"command": shlex.join(command)},
     }
 
 

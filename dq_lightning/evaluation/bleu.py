@@ -13,7 +13,7 @@ class BleuMetric(Metric):
     """Corpus BLEU (Papineni et al. 2002) and chrF2 (Popovic 2015) as sacrebleu computes them.
 
     Texts are detokenized: sacrebleu tokenizes by itself (`tokenize`, for instance 13a, intl, zh,
-    char). Rows may have different numbers of references. Quote `signature` beside every score.
+    char). Rows may have different numbers of references.
     """
 
     names = ("bleu", "chrf")
@@ -25,7 +25,7 @@ class BleuMetric(Metric):
         self.chrf = CHRF(lowercase=lowercase)
 
     @property
-    def signature(self) -> str:
+    def recipe(self) -> str:
         """sacrebleu's signatures of both scores; the number of references is known after `compute`.
 
         `nrefs:var` says that rows had different numbers of references.

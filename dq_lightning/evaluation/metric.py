@@ -37,6 +37,14 @@ class Metric(ABC):
                 )
         return self.score(predictions, references)
 
+    @property
+    @abstractmethod
+    def recipe(self) -> str:
+        """What to quote beside the scores: scorer and version, settings, treatment of the texts.
+
+        Read after `compute`, which may add to it (sacrebleu counts the references).
+        """
+
     @abstractmethod
     def score(
         self, predictions: Sequence[str], references: Sequence[Sequence[str]]

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from importlib.metadata import version
 
 from rouge_score.rouge_scorer import RougeScorer
 
@@ -17,7 +18,8 @@ class RougeMetric(Metric):
     """F1 of rouge1, rouge2, rougeL and rougeLsum (Lin 2004), in percent, mean over rows.
 
     Google's `rouge_score` with Porter's stemmer; rougeLsum, the "R-L" of summarization tables, on
-    sentences joined by line breaks. With several references each score takes its best one.
+    sentences joined by line breaks. With several references each score takes its best one. The
+    scorer reads ASCII letters and digits alone: other letters end a word.
     """
 
     names = ("rouge1", "rouge2", "rougeL", "rougeLsum")
@@ -25,7 +27,17 @@ class RougeMetric(Metric):
     higher_is_better = True
 
     def __init__(self, use_stemmer: bool = True) -> None:
+        self.use_stemmer = use_stemmer
         self.scorer = RougeScorer(list(self.names), use_stemmer=use_stemmer)
+
+    @property
+    def recipe(self) -> str:
+        stemmer = "Porter's stemmer" if self.use_stemmer else "no stemmer"
+        return (
+            f"rouge_score {version('rouge-score')}, F1 in percent, {stemmer}, best reference; "
+            "rougeLsum: union of LCS over sentences, split after . ! ? and at line breaks (no "
+            "punkt); rougeL: one LCS of the whole text"
+        )
 
     def score(
         self, predictions: Sequence[str], references: Sequence[Sequence[str]]

@@ -20,6 +20,13 @@ class PhonemeErrorMetric(Metric):
     primary = "wer"
     higher_is_better = False
 
+    @property
+    def recipe(self) -> str:
+        return (
+            "tokens split at white space; edit distance to the nearest reference, ties to the "
+            "shortest; per: distances / reference tokens, wer: words not exactly right, in percent"
+        )
+
     def score(
         self, predictions: Sequence[str], references: Sequence[Sequence[str]]
     ) -> dict[str, float]:

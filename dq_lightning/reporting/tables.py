@@ -42,7 +42,7 @@ def to_markdown(rows: Sequence[Row], name: str) -> str:
     parts = [
         f"# Sweep {name}",
         f"Cells: {summary}. A positive drop is worse than the teacher.",
-        _markdown_table(header, body),
+        markdown_table(header, body),
         *_provenance(rows),
         *_failures(rows),
     ]
@@ -134,7 +134,7 @@ def _cell_lines(rows: Sequence[Row], names: Sequence[str]) -> list[list[str]]:
     ]
 
 
-def _markdown_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+def markdown_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     lines = [
         [str(item).replace("|", "\\|").replace("\n", " ") for item in line]
         for line in (header, *body)

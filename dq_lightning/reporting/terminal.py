@@ -38,7 +38,7 @@ def print_run_table(metrics: Mapping[str, Any], console: Console | None = None) 
         table.add_row(name, *shown, format_metric(drop, values, sign=True), style=style)
     for line in _cost_lines(metrics):
         table.add_row(*line)
-    _print(table, console)
+    print_table(table, console)
 
 
 def print_sweep_table(rows: Sequence[Row], console: Console | None = None) -> None:
@@ -46,10 +46,10 @@ def print_sweep_table(rows: Sequence[Row], console: Console | None = None) -> No
     console = console or Console()
     names = metric_names(rows)
     table = _sweep_table(rows, names)
-    while console.is_terminal and len(names) > 1 and _width(table, console) > console.width:
+    while console.is_terminal and len(names) > 1 and table_width(table, console) > console.width:
         names = names[:-1]
         table = _sweep_table(rows, names)
-    _print(table, console)
+    print_table(table, console)
     for label, row in zip(labels(rows), rows, strict=True):
         if row["error"]:
             line = f"{label} {row['status']}: {row['error']}"
@@ -121,16 +121,17 @@ def _speed(seconds: float | None, items: int | None) -> str:
     return f"{seconds:.2f} s ({items / seconds:,.0f} items/s)"
 
 
-def _print(table: Table, console: Console | None) -> None:
+def print_table(table: Table, console: Console | None) -> None:
     """Prints without cutting a word: a log file has no width, so there the table takes its own."""
     console = console or Console()
     width = console.width
     if not console.is_terminal:
-        console.width = max(width, _width(table, console))
+        console.width = max(width, table_width(table, console))
     console.print(table)
     console.width = width
 
 
-def _width(table: Table, console: Console) -> int:
+def table_width(table: Table, console: Console) -> int:
+    """Columns that the table takes where nothing is cut."""
     unlimited = console.options.update(max_width=10_000)
     return Measurement.get(console, unlimited, table).maximum

@@ -139,3 +139,14 @@ def test_elsewhere_it_says_where_to_run_it(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main([])
     assert "run this in the repository's root" in capsys.readouterr().err
+
+
+def test_json_holds_the_tables_bytes_and_its_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    overrides = ["teacher=bart_base", "quant=dq_bart", "student.layers=6-3"]
+    main([*overrides, "--json", str(tmp_path / "here" / "size.json")])
+    record = json.loads((tmp_path / "here" / "size.json").read_text())
+    assert record["bytes"]["reference_rule"] == 34_076_352
+    assert record["bytes"]["saved_buffers"] == 50_265 * 4  # final_logits_bias
+    assert record["environment"]["command"].endswith(" ".join(overrides))
+    assert "34,076,352" in capsys.readouterr().out

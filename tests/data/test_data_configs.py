@@ -18,6 +18,7 @@ PRESETS = sorted(set(NAMES) - {"g2p", "hub", "jsonl"})
 COMMON = {
     "reader", "max_source_length", "max_target_length", "source_prefix", "batch_size",
     "eval_batch_size", "num_workers", "limit_train", "limit_validation", "limit_test", "generation",
+    "source_language", "target_language",
 }  # fmt: skip
 
 

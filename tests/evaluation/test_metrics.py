@@ -145,5 +145,5 @@ def test_bleu_takes_rows_with_different_numbers_of_references() -> None:
 def test_bleu_says_how_it_was_computed() -> None:
     metric = BleuMetric(tokenize="intl", lowercase=True)
     metric.compute(["a b", "c"], [["a b"], ["c"]])
-    assert "nrefs:1|case:lc|eff:no|tok:intl" in metric.signature
-    assert f"version:{sacrebleu.__version__}" in metric.signature
+    assert "nrefs:1|case:lc|eff:no|tok:intl" in metric.recipe
+    assert f"version:{sacrebleu.__version__}" in metric.recipe
