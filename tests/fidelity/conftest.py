@@ -5,24 +5,11 @@ from pathlib import Path
 
 import pytest
 
-DEFAULT = Path(__file__).parents[3] / "shared" / "oracles"
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--oracles",
-        type=Path,
-        default=DEFAULT,
-        help="folder of DQ-BART reference vectors (default: ../shared/oracles beside the checkout)",
-    )
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test that takes `oracle_student` once for every student file of the folder."""
     if "oracle_student" not in metafunc.fixturenames:
         return
-    # Collected from above, this file is read after the command line: then there is the default.
-    folder = Path(metafunc.config.getoption("--oracles", DEFAULT))
+    folder = metafunc.config.getoption("--oracles")
     index = folder / "models_index.json"
     if index.is_file():
         groups = json.loads(index.read_text(encoding="utf-8"))
