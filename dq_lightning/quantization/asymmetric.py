@@ -12,8 +12,9 @@ EPSILON = 1e-8  # added to the range, so that a constant scope has a scale
 class AsymmetricQuantizer(FakeQuantizer):
     """Rounds to 2^bits levels evenly spread from min x to max x.
 
-    x is clamped to +-clip; scale = (max x - min x + 1e-8) / (2^bits - 1) over the granularity's
-    scope; codes = round_half_even((x - min x) / scale); result = scale (codes - zero_point) with
+    x is clamped to +-clip; range = max x - min x + 1e-8 over the granularity's scope;
+    codes = round_half_even((x - min x) / range * (2^bits - 1)), in this order, which decides ties;
+    scale = range / (2^bits - 1); result = scale (codes - zero_point) with
     zero_point = -min x / scale, not rounded, so 0 need not be a level (min-max of the released
     code of DQ-BART, Li et al. 2022; TBT uses it for fc2 inputs and attention probabilities).
     include_zero: the range holds 0 too, so that the zeros of masked positions change no level:
@@ -50,6 +51,7 @@ class AsymmetricQuantizer(FakeQuantizer):
         num_steps = 2**self.bits - 1
         if self.include_zero:
             low, high = low.clamp(max=0.0), high.clamp(min=0.0)
-        scale = (high - low + EPSILON) / num_steps
-        codes = (values - low).div_(scale).round_().clamp_(0, num_steps)
+        extent = high - low + EPSILON
+        codes = (values - low).div_(extent).mul_(num_steps).round_().clamp_(0, num_steps)
+        scale = extent / num_steps
         return QuantizedTensor(codes.to(x.dtype), scale, zero_point=-low / scale)

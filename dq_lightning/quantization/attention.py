@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
+from dq_lightning.quantization.fake_quantizer import FakeQuantizer
 from dq_lightning.quantization.recipe import QuantizerFactory
 
 NAME = "fake_quantized"
@@ -50,9 +51,9 @@ def fake_quantized_attention(
     """
     quantizers: Any = getattr(module, "attention_quantizers", None)
     if quantizers is not None and getattr(quantizers["query"], "enabled", False):
-        query, scaling = quantizers["query"](query * scaling), 1.0
+        query, scaling = _quantized(quantizers["query"], query * scaling), 1.0
     if quantizers is not None:
-        key, value = quantizers["key"](key), quantizers["value"](value)
+        key, value = _quantized(quantizers["key"], key), _quantized(quantizers["value"], value)
     scores = torch.matmul(query, key.transpose(2, 3))
     if scaling != 1.0:  # unquantized: scale the scores as eager attention does, bit for bit
         scores = scores * scaling
@@ -65,6 +66,12 @@ def fake_quantized_attention(
     if quantizers is not None:
         weights = quantizers["probabilities"](weights)
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), probabilities
+
+
+def _quantized(quantizer: FakeQuantizer, operand: Tensor) -> Tensor:
+    # Contiguous, which the product would copy it to anyway: one order of summation whatever the
+    # layout was, because the last bit decides the ties of the next grid.
+    return quantizer(operand).contiguous() if quantizer.enabled else operand
 
 
 AttentionInterface.register(NAME, fake_quantized_attention)

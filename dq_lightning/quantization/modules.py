@@ -103,10 +103,17 @@ class FakeQuantizedLinear(nn.Linear):
         return replacement
 
     def forward(self, input: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
-        """Multiply the quantized input by the quantized weight; the bias is full precision."""
+        """Multiply the quantized input by the quantized weight; the bias is full precision.
+
+        It is added to the finished product, as after a product of integers and as DQ-BART's
+        released code does: the last bit decides the ties of the next grid.
+        """
         x = input if self.input_quantizer is None else self.input_quantizer(input)
-        quantizer = self.weight_quantizer
-        return F.linear(x, self.weight if quantizer is None else quantizer(self.weight), self.bias)
+        quantizer, bias = self.weight_quantizer, self.bias
+        weight = self.weight if quantizer is None else quantizer(self.weight)
+        if bias is None or x is input or weight is self.weight:  # pyright: ignore
+            return F.linear(x, weight, bias)
+        return F.linear(x, weight).add_(bias)
 
 
 class FakeQuantizedEmbedding(nn.Embedding):

@@ -36,7 +36,7 @@ class TernaryQuantizer(FakeQuantizer):
         if self.clip is not None:
             magnitudes.clamp_(max=self.clip)
         num_values = x.numel() if dim is None else x.shape[dim]
-        kept = magnitudes > sum_of(magnitudes, dim) * (0.7 / num_values)
+        kept = magnitudes > sum_of(magnitudes, dim) / num_values * 0.7
         num_kept = sum_of(kept.to(values.dtype), dim).clamp_(min=1)
         alpha = sum_of(magnitudes.mul_(kept), dim) / num_kept
         return QuantizedTensor(values.sign().mul_(kept).to(x.dtype), alpha)
