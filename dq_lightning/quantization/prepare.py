@@ -109,7 +109,7 @@ class _Preparation:
         elif name == self.family.head:
             self._replace_head(name, module)
         else:
-            weight = _build(self.recipe.weight)
+            weight = _build(self.recipe.weight, module.weight)
             memo = None if weight is None else ParameterQuantizer(weight)
             self._replace_linear(name, module, memo)
 
@@ -153,7 +153,7 @@ class _Preparation:
             self.skipped[name] = "no embedding quantizer"
         else:
             table = self._table(name, module.weight)
-            gather = table.quantizer.granularity is not Granularity.PER_TENSOR and not table.shared
+            gather = table.quantizer.rows_stand_alone and not table.shared
             new = FakeQuantizedEmbedding.from_embedding(module, table, gather_first=gather)
             self.swapped[name] = f"weight: {table.quantizer}"
             self._set(name, module, new)
@@ -161,12 +161,12 @@ class _Preparation:
     def _table(self, name: str, weight: Tensor) -> ParameterQuantizer:
         """Give the vocabulary matrix's one quantizer; the head may share its whole result."""
         if id(weight) not in self.tables:
-            quantizer = _build(self.recipe.embedding)
+            quantizer = _build(self.recipe.embedding, weight)
             assert quantizer is not None
             head = self.modules.get(self.family.head)
             with_head = isinstance(head, nn.Linear) and head.weight is weight
             shared = with_head and self.recipe.head == "tied"
-            shared = shared or quantizer.granularity is Granularity.PER_TENSOR
+            shared = shared or not quantizer.rows_stand_alone
             self.tables[id(weight)] = ParameterQuantizer(quantizer, shared=shared)
         self.table_owners[id(weight)].append(name)
         return self.tables[id(weight)]
@@ -181,5 +181,8 @@ def _matches(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _build(factory: Any) -> FakeQuantizer | None:
-    return None if factory is None else factory()
+def _build(factory: Any, weight: Tensor | None = None) -> FakeQuantizer | None:
+    quantizer = None if factory is None else factory()
+    if quantizer is not None and weight is not None:
+        quantizer.bind(weight)
+    return quantizer
