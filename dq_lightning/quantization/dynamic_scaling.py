@@ -36,7 +36,10 @@ class DynamicScalingQuantizer(FakeQuantizer):
     ) -> None:
         super().__init__(bits, granularity)
         if bits not in range(2, 9):
-            raise ValueError(f"A dynamic-scaling quantizer has 2 to 8 bits, not bits={bits!r}.")
+            other = "; choose quantizer tbt for 1 bit" if bits == 1 else ""
+            raise ValueError(
+                f"A dynamic-scaling quantizer has 2 to 8 bits, not bits={bits!r}{other}."
+            )
         if gamma is not None and not gamma > 0:
             raise ValueError(f"gamma={gamma!r} must be positive; write null for the default.")
         initial = self.gaussian_gammas[bits - 2] if gamma is None else gamma

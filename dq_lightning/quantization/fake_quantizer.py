@@ -116,6 +116,11 @@ class FakeQuantizer(nn.Module, ABC):
         """Whether a row's result is the same without the other rows of its tensor."""
         return self.granularity.dim is not None
 
+    @property
+    def weights_only(self) -> bool:
+        """Whether it has state for each row of one Parameter, which activations are not."""
+        return False
+
     def bind(self, parameter: Float[Tensor, "*shape"]) -> None:
         """Meet the one Parameter that this quantizer will quantize, before any optimizer exists.
 

@@ -65,6 +65,6 @@ class _LearnedRounding(torch.autograd.Function):
             # Divided before it meets the gradient, which a scale at its floor would flush to 0.
             slope = torch.where(inside, result - x, result).div_(scale).mul_(wide)
             grad_scale = (slope.sum_to_size(ctx.shape) * factor).to(ctx.dtype)
-        if ctx.needs_input_grad[2]:
+        if ctx.offset is not None and ctx.needs_input_grad[2]:
             grad_offset = ((wide * ~inside).sum() * factor).to(ctx.offset.dtype)
         return grad_x, grad_scale, grad_offset, None, None

@@ -69,6 +69,11 @@ class LearnedScaleQuantizer(FakeQuantizer, ABC):
         """False: a learned scale belongs to its row, or to all of them."""
         return False
 
+    @property
+    def weights_only(self) -> bool:
+        """True with a scale for each row."""
+        return self.granularity.dim is not None
+
     @abstractmethod
     def first_guess(self, values: Float[Tensor, "*shape"]) -> tuple[Tensor, Tensor]:
         """Return the initial scale of each scope, and the initial offset."""

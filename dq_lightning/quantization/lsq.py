@@ -31,7 +31,10 @@ class LsqQuantizer(LearnedScaleQuantizer):
         least = 2 if signed else 1
         if bits not in range(least, 9):
             kind = "signed" if signed else "unsigned"
-            raise ValueError(f"A {kind} LSQ quantizer has {least} to 8 bits, not bits={bits!r}.")
+            other = "; choose quantizer stretched or tbt for 1 bit" if bits == 1 else ""
+            raise ValueError(
+                f"A {kind} LSQ quantizer has {least} to 8 bits, not bits={bits!r}{other}."
+            )
         self.signed = signed
 
     @property

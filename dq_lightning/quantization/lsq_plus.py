@@ -33,8 +33,9 @@ class LsqPlusQuantizer(LearnedScaleQuantizer):
         least = 1 if activation else 2
         if bits not in range(least, 9):
             kind = "activations" if activation else "weights"
+            other = "; choose quantizer stretched or tbt for 1 bit" if bits == 1 else ""
             raise ValueError(
-                f"An LSQ+ quantizer of {kind} has {least} to 8 bits, not bits={bits!r}."
+                f"An LSQ+ quantizer of {kind} has {least} to 8 bits, not bits={bits!r}{other}."
             )
 
     @property

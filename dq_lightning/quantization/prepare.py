@@ -54,8 +54,9 @@ def prepare(
 ) -> PreparationReport:
     """Swap linear layers, token embeddings and attention by exact type, in place.
 
-    Parameters and state-dict keys stay those of the unprepared model. Raises ValueError for an
-    embedding class that the family does not know and for an exclude pattern that matches nothing.
+    The model's Parameters and their state-dict keys stay; learned scales add keys of their own
+    (`state.py` tells them apart). Raises ValueError for an embedding class that the family does
+    not know and for an exclude pattern that matches nothing.
     """
     if any(isinstance(module, ParameterQuantizer) for module in model.modules()):
         raise ValueError("The model is prepared already; prepare a freshly loaded one.")

@@ -25,7 +25,8 @@ class SymmetricQuantizer(FakeQuantizer):
     ) -> None:
         super().__init__(bits, granularity, clip)
         if bits not in range(2, 9):
-            raise ValueError(f"A symmetric quantizer has 2 to 8 bits, not bits={bits!r}.")
+            other = "; choose quantizer tbt (quant=tbt) for 1 bit" if bits == 1 else ""
+            raise ValueError(f"A symmetric quantizer has 2 to 8 bits, not bits={bits!r}{other}.")
 
     @property
     def num_levels(self) -> int:
