@@ -52,14 +52,7 @@ class DynamicScalingQuantizer(FakeQuantizer):
 
     def quantize(self, x: Float[Tensor, "*shape"]) -> QuantizedTensor:
         """Return codes in +-(2^(bits-1) - 1) and one scale a scope."""
-        values = for_statistics(x)
-        quant_max = 2 ** (self.bits - 1) - 1
-        gamma = self.gamma.detach().to(values.dtype).clamp(min=0.0)
-        # The floor keeps the scale a normal number: a zero scope gives zeros, not NaN.
-        tiny = torch.finfo(values.dtype).tiny
-        scale = (gamma / quant_max * mean_of(values.abs(), self.granularity.dim)).clamp_(min=tiny)
-        codes = (values / scale).clamp_(-quant_max, quant_max).round_()
-        return QuantizedTensor(codes.to(x.dtype), scale)
+        return self._quantize(x, mean_of(for_statistics(x).abs(), self.granularity.dim))
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Quantize and dequantize x, with gradients to x and gamma."""
@@ -68,4 +61,13 @@ class DynamicScalingQuantizer(FakeQuantizer):
         quant_max = 2 ** (self.bits - 1) - 1
         magnitude = mean_of(for_statistics(x).abs(), self.granularity.dim)
         scale = self.gamma / quant_max * magnitude
-        return learned_rounding(x, self.quantize(x), scale, (-quant_max, quant_max))
+        return learned_rounding(x, self._quantize(x, magnitude), scale, (-quant_max, quant_max))
+
+    def _quantize(self, x: Tensor, magnitude: Tensor) -> QuantizedTensor:
+        values = for_statistics(x)
+        quant_max = 2 ** (self.bits - 1) - 1
+        gamma = self.gamma.detach().to(values.dtype).clamp(min=0.0)
+        # The floor keeps the scale a normal number: a zero scope gives zeros, not NaN.
+        scale = (gamma / quant_max * magnitude).clamp_(min=torch.finfo(values.dtype).tiny)
+        codes = (values / scale).clamp_(-quant_max, quant_max).round_()
+        return QuantizedTensor(codes.to(x.dtype), scale)

@@ -3,6 +3,7 @@
 import copy
 import itertools
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from dq_lightning.quantization.fake_quantizer import FakeQuantizer
 from dq_lightning.quantization.learned_scale import LearnedScaleQuantizer
 from dq_lightning.quantization.lsq import LsqQuantizer
 from dq_lightning.quantization.lsq_plus import LsqPlusQuantizer
+from dq_lightning.quantization.per_group import PerGroupQuantizer
 from dq_lightning.quantization.stretched import StretchedQuantizer
 
 BUILDERS: dict[str, Callable[[], LearnedScaleQuantizer]] = {
@@ -184,6 +186,56 @@ def test_a_negative_scale_recovers() -> None:
     assert quantizer(x).abs().max() < 1e-30
     (quantizer(x) - x).square().sum().backward()
     assert quantizer.scale.grad is not None and quantizer.scale.grad < 0
+
+
+@pytest.mark.parametrize("start", [1e4, 1e-4, -0.5])
+@pytest.mark.parametrize(
+    "name", ["lsq", "lsq+ weight", "lsq+ activation", "stretched", "elastic 2"]
+)
+def test_no_start_is_dead(name: str, start: float) -> None:
+    # 1e4: all codes are 0; 1e-4: all values are clipped; below 0: the floor.
+    x = torch.randn(4, 64, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    best = BUILDERS[name]()
+    best.bind(x)
+    quantizer = at(BUILDERS[name](), scale=start)
+    (quantizer(x) - x).square().mean().backward()
+    scale = quantizer.get_parameter("scale")
+    assert scale.grad is not None and scale.grad.isfinite()
+    assert (scale.grad > 0) == (start > best.scale.item())  # down from too wide, up from others
+
+
+def test_groups_learn_a_scale_each() -> None:
+    weight = torch.randn(3, 20, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
+    upstream = torch.randn(3, 20, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    groups = PerGroupQuantizer(3, partial(LsqQuantizer, granularity="per_row"), group_size=8)
+    groups.bind(weight)
+    result = groups(weight)
+    assert torch.equal(result, groups.quantize(weight).dequantize())
+    result.backward(upstream)
+    shapes = {name: tuple(p.shape) for name, p in groups.named_parameters()}
+    assert shapes == {"inner.scale": (3, 2, 1), "last.scale": (3, 1, 1)}
+    one = LsqQuantizer(3)
+    one.bind(weight[1, 8:16])
+    assert torch.equal(one(weight[1, 8:16]), result[1, 8:16])
+    one(weight[1, 8:16]).backward(upstream[1, 8:16])
+    grad = groups.inner.get_parameter("scale").grad
+    assert grad is not None and one.scale.grad is not None
+    assert torch.allclose(grad[1, 1, 0], one.scale.grad, rtol=1e-12, atol=0)
+    even = PerGroupQuantizer(3, partial(LsqQuantizer, granularity="per_row"), group_size=10)
+    even.bind(weight)
+    assert [name for name, _ in even.named_parameters()] == ["inner.scale"]
+
+
+def test_evaluation_before_training_keeps_nothing() -> None:
+    x = torch.randn(3, 8, generator=torch.Generator().manual_seed(10))
+    quantizer, trained = (LsqPlusQuantizer(4, activation=True) for _ in range(2))
+    before = {name: tensor.clone() for name, tensor in quantizer.state_dict().items()}
+    quantizer.eval()
+    assert torch.equal(quantizer(x * 3), trained(x * 3))
+    assert all(torch.equal(t, before[name]) for name, t in quantizer.state_dict().items())
+    assert quantizer(torch.full((2,), 4.6)).tolist() == pytest.approx([4.6, 4.6])
+    quantizer.train()(x)
+    assert quantizer.initialized and not torch.equal(quantizer.scale, trained.scale)
 
 
 def test_gradient_does_not_depend_on_the_batch_for_activations() -> None:
