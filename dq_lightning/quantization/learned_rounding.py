@@ -53,18 +53,24 @@ class _LearnedRounding(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grad_outputs
         scale, (low, high), factor = ctx.grid
-        x, result = ctx.x.to(scale.dtype), ctx.dequantized.to(scale.dtype)
-        if ctx.offset is not None:
-            shift = ctx.offset.to(scale.dtype)
-            x, result = x - shift, result - shift
-        inside = (x > low * scale).logical_and_(x < high * scale)
-        grad_x = grad * inside if ctx.needs_input_grad[0] else None
-        grad_scale = grad_offset = None
         wide = grad.to(scale.dtype)
+        # Clamped, so that a value far beyond a scale at its floor stays finite.
+        steps = _in_steps(ctx.x, scale, ctx.offset).clamp_(low - 1, high + 1)
+        # inside * grad in one pass: several times faster than a mask, the rest of the step's cost
+        passed = torch.ops.aten.hardtanh_backward(wide, steps, low, high)
+        grad_scale = grad_offset = None
         if ctx.needs_input_grad[1]:
-            # Divided before it meets the gradient, which a scale at its floor would flush to 0.
-            slope = torch.where(inside, result - x, result).div_(scale).mul_(wide)
+            slope = _in_steps(ctx.dequantized, scale, ctx.offset).mul_(wide)
+            slope.addcmul_(passed, steps, value=-1)  # grad (level - v inside)
             grad_scale = (slope.sum_to_size(ctx.shape) * factor).to(ctx.dtype)
         if ctx.offset is not None and ctx.needs_input_grad[2]:
-            grad_offset = ((wide * ~inside).sum() * factor).to(ctx.offset.dtype)
+            grad_offset = ((wide - passed).sum() * factor).to(ctx.offset.dtype)
+        grad_x = passed.to(grad.dtype) if ctx.needs_input_grad[0] else None
         return grad_x, grad_scale, grad_offset, None, None
+
+
+def _in_steps(x: Tensor, scale: Tensor, offset: Tensor | None) -> Tensor:
+    values = x.to(scale.dtype)
+    if offset is None:
+        return values / scale
+    return (values - offset.to(scale.dtype)).div_(scale)

@@ -134,7 +134,7 @@ def test_evaluation_keeps_nothing_before_training(built: Built, batch: Batch):
     assert torch.equal(logits(model, batch), logits(straight, batch))
 
 
-@every
+@pytest.mark.parametrize("kind", [WEIGHTS["lsq per_group"], WEIGHTS["dynamic scaling"]])
 def test_training_resumes_bit_for_bit(built: Built, batch: Batch, kind: Kind):
     build, family = built
     models = [build() for _ in range(2)]
