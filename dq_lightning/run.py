@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from dq_lightning.artifacts.artifact import Artifact, environment, versions
 from dq_lightning.artifacts.results import drops, prediction_rows
+from dq_lightning.artifacts.student_folder import save_student
 from dq_lightning.benchmarks.generation_time import generation_seconds
 from dq_lightning.benchmarks.size import nominal_bytes
 from dq_lightning.checks import check_config
@@ -173,6 +174,6 @@ def _save(
     artifact.write_jsonl("predictions.jsonl", predictions)
     with artifact.directory("student") as folder:
         parts.student.to(dtype)  # pyright: ignore[reportArgumentType]
-        parts.student.save_pretrained(folder)
+        save_student(parts.student, folder)
         parts.tokenizer.save_pretrained(folder)
     artifact.write_json("metrics.json", metrics)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
 from dq_lightning.models.family import ModelFamily
+from dq_lightning.quantization.fake_quantizer import FakeQuantizer
 from dq_lightning.quantization.modules import FakeQuantizedEmbedding
 from dq_lightning.quantization.recipe import FULL_PRECISION, Bits, Head
 
@@ -45,7 +46,7 @@ def nominal_bytes(
     """
     weight_bits = _parameter_bits(model, bits, family, exclude, bias_bits=bits.weight)
     reference_bits = _parameter_bits(model, bits, family, exclude, bias_bits=FULL_PRECISION)
-    sizes = {id(parameter): parameter.numel() for parameter in model.parameters()}
+    sizes = _counted(model)
     return NominalSize(
         published_bytes=_bytes(sizes, weight_bits),
         reference_rule_bytes=_bytes(sizes, reference_bits),
@@ -63,7 +64,7 @@ def as_evaluated_bytes(
     """
     chosen = _parameter_bits(model, bits, family, exclude, bias_bits=FULL_PRECISION)
     chosen[id(model.get_parameter(f"{family.head}.weight"))] = FULL_PRECISION
-    return _bytes({id(parameter): parameter.numel() for parameter in model.parameters()}, chosen)
+    return _bytes(_counted(model), chosen)
 
 
 def packed_bytes(
@@ -125,6 +126,13 @@ def meta_model(
         head = model.get_submodule(family.head)
         head.weight = nn.Parameter(torch.empty_like(model.get_parameter(f"{family.head}.weight")))
     return model
+
+
+def _counted(model: nn.Module) -> dict[int, int]:
+    """The Parameters' sizes; scales do not count, computed or learned."""
+    modules = [module for module in model.modules() if isinstance(module, FakeQuantizer)]
+    learned = {id(parameter) for module in modules for parameter in module.parameters()}
+    return {id(p): p.numel() for p in model.parameters() if id(p) not in learned}
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:

@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dq_lightning.quantization.fake_quantizer import FakeQuantizer, Granularity, QuantizedTensor
-from dq_lightning.quantization.functional import for_statistics, sum_of
-from dq_lightning.quantization.learned_scale import learned_rounding
+from dq_lightning.quantization.functional import for_statistics, mean_of
+from dq_lightning.quantization.learned_rounding import learned_rounding
 
 
 class DynamicScalingQuantizer(FakeQuantizer):
@@ -36,33 +36,38 @@ class DynamicScalingQuantizer(FakeQuantizer):
     ) -> None:
         super().__init__(bits, granularity)
         if bits not in range(2, 9):
-            raise ValueError(f"A dynamic-scaling quantizer has 2 to 8 bits, not bits={bits!r}.")
+            other = "; choose quantizer tbt for 1 bit" if bits == 1 else ""
+            raise ValueError(
+                f"A dynamic-scaling quantizer has 2 to 8 bits, not bits={bits!r}{other}."
+            )
         if gamma is not None and not gamma > 0:
             raise ValueError(f"gamma={gamma!r} must be positive; write null for the default.")
         initial = self.gaussian_gammas[bits - 2] if gamma is None else gamma
         self.gamma = nn.Parameter(torch.tensor(float(initial)))
 
+    @property
+    def num_levels(self) -> int:
+        """One less than 2^bits: as many above 0 as below it."""
+        return 2**self.bits - 1
+
     def quantize(self, x: Float[Tensor, "*shape"]) -> QuantizedTensor:
         """Return codes in +-(2^(bits-1) - 1) and one scale a scope."""
-        values = for_statistics(x)
-        quant_max = 2 ** (self.bits - 1) - 1
-        gamma = self.gamma.detach().to(values.dtype).clamp(min=0.0)
-        # The floor keeps the scale a normal number: a zero scope gives zeros, not NaN.
-        tiny = torch.finfo(values.dtype).tiny
-        scale = (gamma / quant_max * self._mean_magnitude(values)).clamp_(min=tiny)
-        codes = (values / scale).clamp_(-quant_max, quant_max).round_()
-        return QuantizedTensor(codes.to(x.dtype), scale)
+        return self._quantize(x, mean_of(for_statistics(x).abs(), self.granularity.dim))
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Quantize and dequantize x, with gradients to x and gamma."""
         if not self.enabled:
             return x
         quant_max = 2 ** (self.bits - 1) - 1
-        magnitude = self._mean_magnitude(for_statistics(x))
-        scale_path = self.gamma / quant_max * magnitude
-        return learned_rounding(x, scale_path, self.quantize(x), -quant_max, quant_max)
+        magnitude = mean_of(for_statistics(x).abs(), self.granularity.dim)
+        scale = self.gamma / quant_max * magnitude
+        return learned_rounding(x, self._quantize(x, magnitude), scale, (-quant_max, quant_max))
 
-    def _mean_magnitude(self, values: Tensor) -> Tensor:
-        dim = self.granularity.dim
-        num_values = values.numel() if dim is None else values.shape[dim]
-        return sum_of(values.abs(), dim) / num_values
+    def _quantize(self, x: Tensor, magnitude: Tensor) -> QuantizedTensor:
+        values = for_statistics(x)
+        quant_max = 2 ** (self.bits - 1) - 1
+        gamma = self.gamma.detach().to(values.dtype).clamp(min=0.0)
+        # The floor keeps the scale a normal number: a zero scope gives zeros, not NaN.
+        scale = (gamma / quant_max * magnitude).clamp_(min=torch.finfo(values.dtype).tiny)
+        codes = (values / scale).clamp_(-quant_max, quant_max).round_()
+        return QuantizedTensor(codes.to(x.dtype), scale)

@@ -1,10 +1,13 @@
 """Elastic activations of TBT: one and two bits with a learned scale."""
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from dq_lightning.quantization.fake_quantizer import Granularity
+from dq_lightning.quantization.functional import mean_of
 from dq_lightning.quantization.learned_scale import LearnedScaleQuantizer
 
 
@@ -20,6 +23,8 @@ class ElasticQuantizer(LearnedScaleQuantizer):
     >>> ElasticQuantizer(bits=2)(torch.tensor([0.1, -1.0, 0.5, 0.2])).detach()
     tensor([ 0.0000, -0.6000,  0.6000,  0.0000])
     """
+
+    granularities: ClassVar[tuple[Granularity, ...]] = (Granularity.PER_TENSOR,)
 
     def __init__(
         self,
@@ -41,6 +46,11 @@ class ElasticQuantizer(LearnedScaleQuantizer):
         return not (self.signed and self.bits == 1)
 
     @property
+    def num_levels(self) -> int:
+        """Two at 1 bit, three at 2."""
+        return self.bits + 1
+
+    @property
     def code_range(self) -> tuple[int, int]:
         """Give the smallest and the largest multiple of alpha."""
         return (-1, 1) if self.signed else (0, self.bits)
@@ -54,5 +64,5 @@ class ElasticQuantizer(LearnedScaleQuantizer):
     def first_guess(self, values: Float[Tensor, "*shape"]) -> tuple[Tensor, Tensor]:
         """Return the initial alpha, and no offset."""
         ratio = (1.0, 4 / 3)[self.bits - 1] if self.signed else 2 / self.bits**0.5
-        scale = ratio * values.abs().mean()
+        scale = ratio * mean_of(values.abs(), None)
         return scale, scale.new_zeros(())

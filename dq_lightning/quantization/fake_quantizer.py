@@ -111,6 +111,23 @@ class FakeQuantizer(nn.Module, ABC):
         """Whether 0 is a level of every grid, so that zeros stay zeros beside other values."""
         return True
 
+    @property
+    def rows_stand_alone(self) -> bool:
+        """Whether a row's result is the same without the other rows of its tensor."""
+        return self.granularity.dim is not None
+
+    @property
+    def weights_only(self) -> bool:
+        """Whether it has state for each row of one Parameter, which activations are not."""
+        return False
+
+    def bind(self, parameter: Float[Tensor, "*shape"]) -> None:
+        """Meet the one Parameter that this quantizer will quantize, before any optimizer exists.
+
+        `prepare` calls this once for each weight. A learned scale takes its shape and its initial
+        value here; a quantizer without learned state has nothing to do.
+        """
+
     @abstractmethod
     def quantize(self, x: Float[Tensor, "*shape"]) -> QuantizedTensor:
         """Return codes and scales of x, outside the graph and in memory of their own."""

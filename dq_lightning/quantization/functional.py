@@ -52,6 +52,11 @@ def largest_magnitude(x: Float[Tensor, "*shape"], dim: int | None) -> Float[Tens
     return torch.maximum(high, low.neg())
 
 
+def mean_of(x: Float[Tensor, "*shape"], dim: int | None) -> Float[Tensor, "*scope"]:
+    """Average along `dim` (kept, size 1), or over the whole tensor, summed as `sum_of` does."""
+    return sum_of(x, dim) / (x.numel() if dim is None or x.dim() == 0 else x.shape[dim])
+
+
 def sum_of(x: Float[Tensor, "*shape"], dim: int | None) -> Float[Tensor, "*scope"]:
     """Sum along `dim` (kept, size 1), or over the whole tensor (no dimensions) for None.
 

@@ -1,4 +1,4 @@
-"""The abstract quantizer with a learned scale, and the gradient of learned scales."""
+"""The abstract quantizer with a learned scale."""
 
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
@@ -9,79 +9,22 @@ from torch import Tensor, nn
 
 from dq_lightning.quantization.fake_quantizer import FakeQuantizer, Granularity, QuantizedTensor
 from dq_lightning.quantization.functional import for_statistics
-
-
-class _LearnedRounding(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        scale_path: Tensor,
-        offset_path: Tensor | None,
-        dequantized: Tensor,
-        grid: tuple[Tensor, Tensor, int, int],
-    ) -> Tensor:
-        # Attributes, not save_for_backward: see functional._StraightThrough.
-        ctx.x, ctx.dequantized, ctx.grid = x.detach(), dequantized, grid
-        ctx.scale_path, ctx.offset_path = scale_path.detach(), offset_path
-        return dequantized
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        (grad,) = grad_outputs
-        scale, offset, quant_min, quant_max = ctx.grid
-        centered = ctx.x.to(scale.dtype) - offset
-        steps = centered / scale
-        inside = (steps > quant_min) & (steps < quant_max)
-        grad_x = grad * inside if ctx.needs_input_grad[0] else None
-        wide, grad_scale, grad_offset = grad.to(scale.dtype), None, None
-        if ctx.needs_input_grad[1]:
-            codes = (ctx.dequantized.to(scale.dtype) - offset) / scale
-            slope = torch.where(inside, codes - steps, codes)
-            grad_scale = (wide * slope).sum_to_size(ctx.scale_path.shape).to(ctx.scale_path.dtype)
-        if ctx.needs_input_grad[2]:
-            grad_offset = (wide * ~inside).sum().to(ctx.offset_path.dtype)
-        return grad_x, grad_scale, grad_offset, None, None
-
-
-def learned_rounding(
-    x: Float[Tensor, "*shape"],
-    scale_path: Float[Tensor, "*scope"],
-    quantized: QuantizedTensor,
-    quant_min: int,
-    quant_max: int,
-    offset_path: Float[Tensor, ""] | None = None,
-) -> Float[Tensor, "*shape"]:
-    """Return quantized.dequantize() with the gradient of LSQ to x, to the scale and to the offset.
-
-    With v = (x - offset) / scale and inside = [quant_min < v < quant_max]:
-    d/dx = inside; d/dscale = code - v inside; d/doffset = 1 - inside (LSQ, Esser et al. 2020,
-    equations 3 and 5; LSQ+, Bhalgat et al. 2020, section 3.1). The scale's *value* is
-    quantized.scale; scale_path (of its shape) is only where its gradient goes, so a path such as
-    parameter * factor scales the gradient and nothing else; so is offset_path.
-    """
-    zero_point = quantized.zero_point
-    scale = quantized.scale
-    offset = torch.zeros_like(scale) if zero_point is None else -zero_point * scale
-    dequantized = quantized.dequantize()
-    paths = [path for path in (x, scale_path, offset_path) if path is not None]
-    if not (torch.is_grad_enabled() and any(path.requires_grad for path in paths)):
-        return dequantized
-    grid = (scale, offset, quant_min, quant_max)
-    return _LearnedRounding.apply(x, scale_path, offset_path, dequantized, grid)  # type: ignore[no-any-return]
+from dq_lightning.quantization.learned_rounding import learned_rounding
 
 
 class LearnedScaleQuantizer(FakeQuantizer, ABC):
-    """Rounds to codes times one learned scale a module, plus a learned offset where it has one.
+    """Rounds to codes times a learned scale, plus a learned offset where it has one.
 
-    The Parameters exist from construction, before any optimizer; their values come from the first
-    tensor that is not all zero, recorded in the buffer `initialized`, so a checkpoint restores
-    both. The scale's gradient is multiplied by 1 / sqrt(n Q_p), n the number of weights, or of
-    features (last dimension) of an activation. One scale a module, because a quantizer is built
-    before it meets the shape of its tensor.
+    per_tensor: one scale a module. per_row: one a row of a weight, so `bind` must come first.
+    A weight's scale starts from the weight, when `bind` gives it. An activation's starts from the
+    first tensor in training mode; before that, evaluation takes each tensor's own first guess and
+    keeps nothing. A tensor of zeros says nothing; a row of zeros takes the mean of the others'.
+    The buffer `initialized` records the start, so a checkpoint restores all of it.
+    The scale's gradient is multiplied by 1 / sqrt(n Q_p), n the number of weights that share it,
+    or of features (last dimension) of an activation (LSQ, Esser et al. 2020, section 2.2).
     """
 
-    granularities: ClassVar[tuple[Granularity, ...]] = (Granularity.PER_TENSOR,)
+    granularities: ClassVar[tuple[Granularity, ...]] = (Granularity.PER_TENSOR, Granularity.PER_ROW)
     scale: nn.Parameter
     offset: nn.Parameter | None
     initialized: Tensor
@@ -95,6 +38,11 @@ class LearnedScaleQuantizer(FakeQuantizer, ABC):
         has_offset: bool = False,
     ) -> None:
         super().__init__(bits, granularity)
+        if activation and self.granularity.dim is not None:
+            raise ValueError(
+                f"{type(self).__name__} learns one scale for all activations of a module; "
+                "write granularity=per_tensor."
+            )
         self.activation = activation
         self.scale = nn.Parameter(torch.ones(()))
         self.register_parameter("offset", nn.Parameter(torch.zeros(())) if has_offset else None)
@@ -106,25 +54,51 @@ class LearnedScaleQuantizer(FakeQuantizer, ABC):
     def code_range(self) -> tuple[int, int]:
         """The smallest and the largest code."""
 
+    @property
+    def clip_range(self) -> tuple[int, int]:
+        """The multiples of the scale beyond which x has no gradient."""
+        return self.code_range
+
+    @property
+    def zero_point(self) -> float | None:
+        """The code of 0 where it is a fixed one other than 0."""
+        return None
+
+    @property
+    def rows_stand_alone(self) -> bool:
+        """False: a learned scale belongs to its row, or to all of them."""
+        return False
+
+    @property
+    def weights_only(self) -> bool:
+        """True with a scale for each row."""
+        return self.granularity.dim is not None
+
     @abstractmethod
     def first_guess(self, values: Float[Tensor, "*shape"]) -> tuple[Tensor, Tensor]:
-        """Return the initial scale and offset for the first tensor."""
+        """Return the initial scale of each scope, and the initial offset."""
 
     def round(self, steps: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Turn (x - offset) / scale into codes, in its memory."""
         return steps.clamp_(*self.code_range).round_()
 
+    @torch.no_grad()
+    def bind(self, parameter: Float[Tensor, "*shape"]) -> None:
+        """Give every scope of the Parameter its scale, started from its values."""
+        values = for_statistics(parameter)
+        self.to(values.device)
+        shape = () if self.granularity.dim is None else (*values.shape[:-1], 1)
+        self.scale = nn.Parameter(values.new_ones(shape))
+        if not values.is_meta:
+            self._start_from(values)
+
     def quantize(self, x: Float[Tensor, "*shape"]) -> QuantizedTensor:
         """Return codes in code_range and the learned scale, the zero point with an offset."""
         values = for_statistics(x)
-        if not self._ready:
-            self._initialize(values)
-        # The floor keeps a scale that training pushed below 0 a scale; its gradient still flows.
-        tiny = torch.finfo(values.dtype).tiny
-        scale = self.scale.detach().to(values.dtype).clamp(min=tiny)
-        if self.offset is None:
-            return QuantizedTensor(self.round(values / scale).to(x.dtype), scale)
-        offset = self.offset.detach().to(values.dtype)
+        scale, offset = self._scale_and_offset(values)
+        if offset is None:
+            zero = None if self.zero_point is None else scale.new_tensor(self.zero_point)
+            return QuantizedTensor(self.round(values / scale).to(x.dtype), scale, zero)
         codes = self.round((values - offset).div_(scale)).to(x.dtype)
         return QuantizedTensor(codes, scale, zero_point=-offset / scale)
 
@@ -133,23 +107,47 @@ class LearnedScaleQuantizer(FakeQuantizer, ABC):
         if not self.enabled:
             return x
         quantized = self.quantize(x)
-        low, high = self.code_range
-        num_values = x.numel() if not self.activation or x.dim() == 0 else x.shape[-1]
-        factor = (num_values * max(high, 1)) ** -0.5
-        offset = None if self.offset is None else self.offset * factor
-        return learned_rounding(x, self.scale * factor, quantized, low, high, offset)
+        num_values = x.numel() // self.scale.numel()
+        if self.activation and x.dim() > 0:
+            num_values = x.shape[-1]
+        factor = (num_values * max(self.code_range[1], 1)) ** -0.5
+        return learned_rounding(x, quantized, self.scale, self.clip_range, self.offset, factor)
+
+    def _scale_and_offset(self, values: Tensor) -> tuple[Tensor, Tensor | None]:
+        if self.granularity.dim is not None and self.scale.dim() == 0:
+            raise ValueError(
+                f"{type(self).__name__} with granularity=per_row learns the scales of a weight's "
+                "rows; for activations write granularity=per_tensor."
+            )
+        scale, offset = self.scale, self.offset
+        if not self._ready and not self._start(values):
+            guess, shift = self.first_guess(values)
+            scale, offset = guess, None if offset is None else shift
+        # The floor keeps a scale that training pushed below 0 a scale; its gradient still flows.
+        limits = torch.finfo(values.dtype)
+        scale = scale.detach().to(values.dtype).clamp(min=limits.tiny)
+        if offset is None:
+            return scale, None
+        offset = offset.detach().to(values.dtype)
+        return torch.maximum(scale, limits.eps * offset.abs()), offset  # a finite zero point
+
+    def _start(self, values: Tensor) -> bool:
+        """Start from these values where that is due and allowed; return whether a start is made."""
+        self._ready = bool(self.initialized) or (self.training and self._start_from(values))
+        return self._ready
 
     @torch.no_grad()
-    def _initialize(self, values: Tensor) -> None:
-        if not bool(self.initialized):
-            scale, offset = self.first_guess(values)
-            if not bool(scale > torch.finfo(values.dtype).tiny):
-                return  # all zero: the next tensor may say more
-            self.scale.copy_(scale)
-            if self.offset is not None:
-                self.offset.copy_(offset)
-            self.initialized.fill_(True)
+    def _start_from(self, values: Tensor) -> bool:
+        scale, offset = self.first_guess(values)
+        usable = scale > torch.finfo(scale.dtype).tiny
+        if not bool(usable.any()):
+            return False  # all zero: the next tensor may say more
+        self.scale.copy_(torch.where(usable, scale, scale[usable].mean()))
+        if self.offset is not None:
+            self.offset.copy_(offset)
+        self.initialized.fill_(True)
         self._ready = True
+        return True
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)

@@ -14,8 +14,9 @@ class LinearZeroDropQuantizer(FakeQuantizer):
     scale = (max x - min x) / 2^bits over the granularity's scope; codes =
     round_half_even((x - min x) / scale), so 0 ... 2^bits; the boundary nearest to 0, where it is
     within half an interval, stands for exactly 0 and so does any boundary of the other sign than
-    x. Zeros are dropped, not stored, which leaves 2^bits codes to store (Strimel et al. 2018,
-    arXiv 1807.07520, section on quantization). The gradient is the identity.
+    x. Zeros are dropped, not stored, which leaves 2^bits codes to store; a range that stays away
+    from 0 drops nothing and has one code more (Strimel et al. 2018, arXiv 1807.07520, section on
+    quantization). The gradient is the identity.
 
     >>> LinearZeroDropQuantizer(bits=2)(torch.tensor([-0.9, 0.2, 0.7, 3.1]))
     tensor([-0.9000,  0.0000,  1.1000,  3.1000])

@@ -4,11 +4,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dq_lightning.quantization.fake_quantizer import Granularity
+from dq_lightning.quantization.functional import mean_of
 from dq_lightning.quantization.learned_scale import LearnedScaleQuantizer
 
 
 class LsqQuantizer(LearnedScaleQuantizer):
-    """Rounds to multiples of a learned step s, one a module.
+    """Rounds to multiples of a learned step s, one a module or one a row of a weight.
 
     result = s round_half_even(clamp(x / s, -Q_n, Q_p)); signed: Q_n = 2^(bits-1),
     Q_p = 2^(bits-1) - 1; unsigned: Q_n = 0, Q_p = 2^bits - 1. s starts at 2 mean|x| / sqrt(Q_p) and
@@ -30,7 +31,10 @@ class LsqQuantizer(LearnedScaleQuantizer):
         least = 2 if signed else 1
         if bits not in range(least, 9):
             kind = "signed" if signed else "unsigned"
-            raise ValueError(f"A {kind} LSQ quantizer has {least} to 8 bits, not bits={bits!r}.")
+            other = "; choose quantizer stretched or tbt for 1 bit" if bits == 1 else ""
+            raise ValueError(
+                f"A {kind} LSQ quantizer has {least} to 8 bits, not bits={bits!r}{other}."
+            )
         self.signed = signed
 
     @property
@@ -42,5 +46,5 @@ class LsqQuantizer(LearnedScaleQuantizer):
 
     def first_guess(self, values: Float[Tensor, "*shape"]) -> tuple[Tensor, Tensor]:
         """Return 2 mean|x| / sqrt(Q_p), and no offset."""
-        scale = 2 * values.abs().mean() / self.code_range[1] ** 0.5
-        return scale, scale.new_zeros(())
+        scale = 2 * mean_of(values.abs(), self.granularity.dim) / self.code_range[1] ** 0.5
+        return scale, values.new_zeros(())

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dq_lightning.quantization.fake_quantizer import Granularity
+from dq_lightning.quantization.functional import mean_of
 from dq_lightning.quantization.learned_scale import LearnedScaleQuantizer
 
 
@@ -32,8 +33,9 @@ class LsqPlusQuantizer(LearnedScaleQuantizer):
         least = 1 if activation else 2
         if bits not in range(least, 9):
             kind = "activations" if activation else "weights"
+            other = "; choose quantizer stretched or tbt for 1 bit" if bits == 1 else ""
             raise ValueError(
-                f"An LSQ+ quantizer of {kind} has {least} to 8 bits, not bits={bits!r}."
+                f"An LSQ+ quantizer of {kind} has {least} to 8 bits, not bits={bits!r}{other}."
             )
 
     @property
@@ -50,9 +52,11 @@ class LsqPlusQuantizer(LearnedScaleQuantizer):
         """Return the step and the offset that the class describes."""
         low, high = self.code_range
         if self.offset is None:
-            mean, spread = values.mean(), 3 * values.std(correction=0)
+            dim = self.granularity.dim
+            mean = mean_of(values, dim)
+            spread = 3 * mean_of((values - mean).square(), dim).sqrt()
             reach = torch.maximum((mean - spread).abs(), (mean + spread).abs())
-            return reach / -low, reach.new_zeros(())
+            return reach / -low, values.new_zeros(())
         smallest, largest = values.aminmax()
         scale = (largest - smallest) / (high - low)
         return scale, smallest - low * scale

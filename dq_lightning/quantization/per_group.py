@@ -13,7 +13,8 @@ from dq_lightning.quantization.fake_quantizer import FakeQuantizer, Granularity,
 class PerGroupQuantizer(FakeQuantizer):
     """Applies a quantizer to each `group_size` consecutive values of the last dimension.
 
-    The last group of a row is shorter where group_size does not divide it. The finer grid costs
+    The last group of a row is shorter where group_size does not divide it, and has a quantizer of
+    its own, for scales that are learned (of weights, one for each group). The finer grid costs
     16 / group_size bits a value for float16 scales (Q-BERT, Shen et al. 2020, arXiv 1909.05840,
     section 3.2). The inner quantizer's granularity is per_row: its rows are the groups.
 
@@ -47,6 +48,7 @@ class PerGroupQuantizer(FakeQuantizer):
             )
         super().__init__(bits, granularity, inner.clip)
         self.inner = inner
+        self.last: FakeQuantizer | None = quantizer(bits=bits)
         self.group_size = group_size
 
     @property
@@ -59,9 +61,26 @@ class PerGroupQuantizer(FakeQuantizer):
         """Whatever the inner quantizer does."""
         return self.inner.keeps_zero
 
+    @property
+    def rows_stand_alone(self) -> bool:
+        """Whatever the inner quantizer does."""
+        return self.inner.rows_stand_alone
+
+    @property
+    def weights_only(self) -> bool:
+        """Whatever the inner quantizer does."""
+        return self.inner.weights_only
+
+    def bind(self, parameter: Float[Tensor, "*shape"]) -> None:
+        """Bind each inner quantizer to its groups; without shorter ones there is but one."""
+        for quantizer, groups in self._groups(parameter):
+            quantizer.bind(groups)
+        if len(self._groups(parameter)) == 1:
+            self.last = None
+
     def quantize(self, x: Float[Tensor, "*shape"]) -> QuantizedTensor:
         """Return the groups' codes in x's shape, their scales repeated for each value."""
-        parts = [self.inner.quantize(groups) for groups in self._groups(x)]
+        parts = [quantizer.quantize(groups) for quantizer, groups in self._groups(x)]
 
         def joined(name: str) -> Tensor | None:
             tensors = [getattr(part, name) for part in parts]
@@ -79,15 +98,19 @@ class PerGroupQuantizer(FakeQuantizer):
         """Fake-quantize each group, with the inner quantizer's gradients."""
         if not self.enabled:
             return x
-        return torch.cat([self.inner(groups).flatten(-2) for groups in self._groups(x)], -1)
+        return torch.cat([quantizer(g).flatten(-2) for quantizer, g in self._groups(x)], -1)
 
-    def _groups(self, x: Tensor) -> list[Tensor]:
+    def _groups(self, x: Tensor) -> list[tuple[FakeQuantizer, Tensor]]:
         """Cut x into its whole groups and the shorter last ones, (..., groups, group_size) each."""
         assert self.group_size is not None
-        whole = x.shape[-1] // self.group_size * self.group_size
-        head, tail = x[..., :whole], x[..., whole:]
-        cuts = [head.unflatten(-1, (-1, self.group_size))] if whole else []
-        return [*cuts, tail.unsqueeze(-2)] if tail.shape[-1] else cuts
+        width = x.shape[-1]
+        size = min(self.group_size, width)
+        whole = width // size * size
+        cuts = [(self.inner, x[..., :whole].unflatten(-1, (-1, size)))]
+        if whole == width:
+            return cuts
+        assert self.last is not None, "bound to a Parameter of another width"
+        return [*cuts, (self.last, x[..., whole:].unsqueeze(-2))]
 
     def extra_repr(self) -> str:
         """Describe the quantizer in reports."""

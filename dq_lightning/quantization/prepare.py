@@ -56,8 +56,9 @@ def prepare(
 ) -> PreparationReport:
     """Swap linear layers, token embeddings and attention by exact type, in place.
 
-    Parameters and state-dict keys stay those of the unprepared model. Raises ValueError for an
-    embedding class that the family does not know and for an exclude pattern that matches nothing.
+    The model's Parameters and their state-dict keys stay; learned scales add keys of their own
+    (`state.py` tells them apart). Raises ValueError for an embedding class that the family does
+    not know and for an exclude pattern that matches nothing.
     """
     if any(isinstance(module, ParameterQuantizer) for module in model.modules()):
         raise ValueError("The model is prepared already; prepare a freshly loaded one.")
@@ -111,7 +112,7 @@ class _Preparation:
         elif name == self.family.head:
             self._replace_head(name, module)
         else:
-            weight = _build(self.recipe.weight)
+            weight = _build(self.recipe.weight, module.weight)
             memo = None if weight is None else ParameterQuantizer(weight)
             second = _matches(name, self.family.feed_forward_outputs)
             inputs = self.recipe.feed_forward_input if second else self.recipe.activation
@@ -168,7 +169,7 @@ class _Preparation:
             self.skipped[name] = "no embedding quantizer"
         else:
             table = self._table(name, module.weight)
-            gather = table.quantizer.granularity is not Granularity.PER_TENSOR and not table.shared
+            gather = table.quantizer.rows_stand_alone and not table.shared
             new = FakeQuantizedEmbedding.from_embedding(module, table, gather_first=gather)
             self.swapped[name] = f"weight: {table.quantizer}"
             self._set(name, module, new)
@@ -176,12 +177,12 @@ class _Preparation:
     def _table(self, name: str, weight: Tensor) -> ParameterQuantizer:
         """Give the vocabulary matrix's one quantizer; the head may share its whole result."""
         if id(weight) not in self.tables:
-            quantizer = _build(self.recipe.embedding)
+            quantizer = _build(self.recipe.embedding, weight)
             assert quantizer is not None
             head = self.modules.get(self.family.head)
             with_head = isinstance(head, nn.Linear) and head.weight is weight
             shared = with_head and self.recipe.head == "tied"
-            shared = shared or quantizer.granularity is Granularity.PER_TENSOR
+            shared = shared or not quantizer.rows_stand_alone
             self.tables[id(weight)] = ParameterQuantizer(quantizer, shared=shared)
         self.table_owners[id(weight)].append(name)
         return self.tables[id(weight)]
@@ -196,8 +197,11 @@ def _matches(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _build(factory: QuantizerFactory | None) -> FakeQuantizer | None:
-    return None if factory is None else factory()
+def _build(factory: QuantizerFactory | None, weight: Tensor | None = None) -> FakeQuantizer | None:
+    quantizer = None if factory is None else factory()
+    if quantizer is not None and weight is not None:
+        quantizer.bind(weight)
+    return quantizer
 
 
 def _describe(factory: QuantizerFactory | None) -> str:

@@ -25,7 +25,13 @@ class SymmetricQuantizer(FakeQuantizer):
     ) -> None:
         super().__init__(bits, granularity, clip)
         if bits not in range(2, 9):
-            raise ValueError(f"A symmetric quantizer has 2 to 8 bits, not bits={bits!r}.")
+            other = "; choose quantizer tbt (quant=tbt) for 1 bit" if bits == 1 else ""
+            raise ValueError(f"A symmetric quantizer has 2 to 8 bits, not bits={bits!r}{other}.")
+
+    @property
+    def num_levels(self) -> int:
+        """One less than 2^bits: as many above 0 as below it."""
+        return 2**self.bits - 1
 
     def quantize(self, x: Float[Tensor, "*shape"]) -> QuantizedTensor:
         """Return codes in +-(2^(bits-1) - 1) and one scale a scope."""

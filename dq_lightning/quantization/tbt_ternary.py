@@ -24,6 +24,11 @@ class TbtTernaryQuantizer(FakeQuantizer):
         if bits != 2:
             raise ValueError(f"The TBT ternary quantizer has 2 bits, not bits={bits!r}.")
 
+    @property
+    def num_levels(self) -> int:
+        """Three of the four that 2 bits could tell apart."""
+        return 3
+
     def quantize(self, x: Float[Tensor, "*shape"]) -> QuantizedTensor:
         """Return codes in {-1, 0, 1} and alpha, one a scope."""
         values, dim = for_statistics(x), self.granularity.dim

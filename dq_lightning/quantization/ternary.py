@@ -29,6 +29,11 @@ class TernaryQuantizer(FakeQuantizer):
                 "choose quantizer symmetric or ternary_or_symmetric for other widths."
             )
 
+    @property
+    def num_levels(self) -> int:
+        """Three of the four that 2 bits could tell apart."""
+        return 3
+
     def quantize(self, x: Float[Tensor, "*shape"]) -> QuantizedTensor:
         """Return codes in {-1, 0, 1} and alpha, one a scope."""
         values, dim = for_statistics(x), self.granularity.dim

@@ -3,6 +3,7 @@
 import copy
 import itertools
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -14,12 +15,15 @@ from dq_lightning.quantization.fake_quantizer import FakeQuantizer
 from dq_lightning.quantization.learned_scale import LearnedScaleQuantizer
 from dq_lightning.quantization.lsq import LsqQuantizer
 from dq_lightning.quantization.lsq_plus import LsqPlusQuantizer
+from dq_lightning.quantization.per_group import PerGroupQuantizer
+from dq_lightning.quantization.stretched import StretchedQuantizer
 
 BUILDERS: dict[str, Callable[[], LearnedScaleQuantizer]] = {
     "lsq": lambda: LsqQuantizer(3),
     "lsq unsigned": lambda: LsqQuantizer(1, signed=False, activation=True),
     "lsq+ weight": lambda: LsqPlusQuantizer(4),
     "lsq+ activation": lambda: LsqPlusQuantizer(4, activation=True),
+    "stretched": lambda: StretchedQuantizer(2, "per_tensor"),
     "elastic 1": lambda: ElasticQuantizer(1),
     "elastic 1 unsigned": lambda: ElasticQuantizer(1, signed=False),
     "elastic 2": lambda: ElasticQuantizer(2),
@@ -108,6 +112,7 @@ def test_dynamic_scaling_has_one_gamma_for_all_rows() -> None:
         (LsqQuantizer(2, signed=False), 2 * 2.0 / 3**0.5),
         (LsqPlusQuantizer(3), (1 + 3 * 5**0.5) / 4),
         (LsqPlusQuantizer(3, activation=True), 6 / 7),
+        (StretchedQuantizer(2, "per_tensor"), 0.9957 * 6**0.5),
         (ElasticQuantizer(1), 2.0),
         (ElasticQuantizer(2), 8 / 3),
         (ElasticQuantizer(2, signed=False), 4 / 2**0.5),
@@ -183,6 +188,56 @@ def test_a_negative_scale_recovers() -> None:
     assert quantizer.scale.grad is not None and quantizer.scale.grad < 0
 
 
+@pytest.mark.parametrize("start", [1e4, 1e-4, -0.5])
+@pytest.mark.parametrize(
+    "name", ["lsq", "lsq+ weight", "lsq+ activation", "stretched", "elastic 2"]
+)
+def test_no_start_is_dead(name: str, start: float) -> None:
+    # 1e4: all codes are 0; 1e-4: all values are clipped; below 0: the floor.
+    x = torch.randn(4, 64, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    best = BUILDERS[name]()
+    best.bind(x)
+    quantizer = at(BUILDERS[name](), scale=start)
+    (quantizer(x) - x).square().mean().backward()
+    scale = quantizer.get_parameter("scale")
+    assert scale.grad is not None and scale.grad.isfinite()
+    assert (scale.grad > 0) == (start > best.scale.item())  # down from too wide, up from others
+
+
+def test_groups_learn_a_scale_each() -> None:
+    weight = torch.randn(3, 20, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
+    upstream = torch.randn(3, 20, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    groups = PerGroupQuantizer(3, partial(LsqQuantizer, granularity="per_row"), group_size=8)
+    groups.bind(weight)
+    result = groups(weight)
+    assert torch.equal(result, groups.quantize(weight).dequantize())
+    result.backward(upstream)
+    shapes = {name: tuple(p.shape) for name, p in groups.named_parameters()}
+    assert shapes == {"inner.scale": (3, 2, 1), "last.scale": (3, 1, 1)}
+    one = LsqQuantizer(3)
+    one.bind(weight[1, 8:16])
+    assert torch.equal(one(weight[1, 8:16]), result[1, 8:16])
+    one(weight[1, 8:16]).backward(upstream[1, 8:16])
+    grad = groups.inner.get_parameter("scale").grad
+    assert grad is not None and one.scale.grad is not None
+    assert torch.allclose(grad[1, 1, 0], one.scale.grad, rtol=1e-12, atol=0)
+    even = PerGroupQuantizer(3, partial(LsqQuantizer, granularity="per_row"), group_size=10)
+    even.bind(weight)
+    assert [name for name, _ in even.named_parameters()] == ["inner.scale"]
+
+
+def test_evaluation_before_training_keeps_nothing() -> None:
+    x = torch.randn(3, 8, generator=torch.Generator().manual_seed(10))
+    quantizer, trained = (LsqPlusQuantizer(4, activation=True) for _ in range(2))
+    before = {name: tensor.clone() for name, tensor in quantizer.state_dict().items()}
+    quantizer.eval()
+    assert torch.equal(quantizer(x * 3), trained(x * 3))
+    assert all(torch.equal(t, before[name]) for name, t in quantizer.state_dict().items())
+    assert quantizer(torch.full((2,), 4.6)).tolist() == pytest.approx([4.6, 4.6])
+    quantizer.train()(x)
+    assert quantizer.initialized and not torch.equal(quantizer.scale, trained.scale)
+
+
 def test_gradient_does_not_depend_on_the_batch_for_activations() -> None:
     x = torch.randn(4, 8, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     means = []
@@ -193,7 +248,69 @@ def test_gradient_does_not_depend_on_the_batch_for_activations() -> None:
     assert all(torch.allclose(a, b, rtol=1e-12, atol=0) for a, b in itertools.pairwise(means))
 
 
-@pytest.mark.parametrize("kind", [LsqQuantizer, LsqPlusQuantizer, ElasticQuantizer])
-def test_one_scale_a_module(kind: type[LearnedScaleQuantizer]) -> None:
+@pytest.mark.parametrize("kind", [LsqQuantizer, LsqPlusQuantizer, StretchedQuantizer])
+def test_a_weight_gives_each_row_its_scale(kind: type[LearnedScaleQuantizer]) -> None:
+    weight = torch.randn(4, 16, generator=torch.Generator().manual_seed(4))
+    weight *= torch.tensor([[1.0], [4.0], [0.0], [0.3]])
+    rows, whole = kind(3, "per_row"), kind(3, "per_tensor")
+    rows.eval()  # a weight starts its scales in any mode
+    rows.bind(weight)
+    assert rows.initialized and rows.scale.shape == (4, 1)
+    for row in (0, 1, 3):
+        one = kind(3, "per_tensor")
+        one.bind(weight[row])
+        assert torch.equal(one.scale, rows.scale[row, 0])
+    assert torch.equal(rows.scale[2], rows.scale[[0, 1, 3]].mean(0))
+    whole.bind(weight)
+    assert whole.scale.shape == ()
+    assert (rows(weight) - weight).square().sum() < (whole(weight) - weight).square().sum()
+
+
+def test_a_row_learns_from_its_values_alone() -> None:
+    weight = torch.randn(3, 16, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    upstream = torch.randn(3, 16, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    rows = LsqQuantizer(3, "per_row")
+    rows.bind(weight)
+    rows(weight).backward(upstream)
+    for row, values in enumerate(weight):
+        one = LsqQuantizer(3)
+        one.bind(values)
+        one(values).backward(upstream[row])
+        assert rows.scale.grad is not None and one.scale.grad is not None
+        assert torch.allclose(rows.scale.grad[row], one.scale.grad, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("kind", [LsqQuantizer, LsqPlusQuantizer])
+def test_activations_have_one_scale_a_module(kind: type[LearnedScaleQuantizer]) -> None:
+    with pytest.raises(ValueError, match=r"write granularity=per_tensor\."):
+        kind(2, "per_row", activation=True)  # pyright: ignore[reportCallIssue]
+    with pytest.raises(ValueError, match=r"for activations write granularity=per_tensor\."):
+        kind(2, "per_row")(torch.ones(2, 3))
     with pytest.raises(ValueError, match=r"per_row; write granularity=per_tensor\."):
-        kind(2, "per_row")
+        ElasticQuantizer(2, "per_row")
+
+
+def test_stretched_by_hand() -> None:
+    # v = x / 0.5 = 0.6, -0.2, 2.4, -9; codes 0, -1, 1, -2; levels +-0.25 and +-0.75; inside: two.
+    x = [0.3, -0.1, 1.2, -4.5]
+    quantizer = at(StretchedQuantizer(2, "per_tensor"), scale=0.5)
+    assert quantizer(torch.tensor([x])).tolist() == [[0.25, -0.25, 0.75, -0.75]]
+    grad_x, grad = gradients(quantizer, x)
+    assert grad_x == [1.0, 1.0, 0.0, 0.0]
+    assert grad["scale"] == pytest.approx(((0.5 - 0.6) + (-0.5 + 0.2) + 1.5 - 1.5) / 4**0.5)
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_stretched_starts_at_the_least_error_and_uses_every_level(bits: int) -> None:
+    x = torch.randn(1, 2**16, generator=torch.Generator().manual_seed(6))
+    quantizer = StretchedQuantizer(bits)
+    quantizer.bind(x)
+    assert len(quantizer(x).unique()) > 0.95 * 2**bits
+    errors: list[float] = []
+    for change in (1.0, 0.9, 1.1):
+        changed = StretchedQuantizer(bits)
+        changed.bind(x)
+        with torch.no_grad():
+            changed.scale.mul_(change)
+        errors.append((changed(x) - x).square().mean().item())
+    assert errors[0] == min(errors)

@@ -8,8 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dq_lightning.quantization.dynamic_scaling import DynamicScalingQuantizer
 from dq_lightning.quantization.fake_quantizer import FakeQuantizer, QuantizedTensor
 from dq_lightning.quantization.functional import round_ste, straight_through
+from dq_lightning.quantization.lsq import LsqQuantizer
+from dq_lightning.quantization.lsq_plus import LsqPlusQuantizer
+from dq_lightning.quantization.stretched import StretchedQuantizer
 from dq_lightning.quantization.symmetric import SymmetricQuantizer
 from dq_lightning.quantization.tbt_ternary import TbtTernaryQuantizer
 from dq_lightning.quantization.ternary import TernaryQuantizer, ternary_or_symmetric
@@ -60,7 +64,11 @@ def test_published_rule() -> None:
     ("quantizer", "arguments", "words"),
     [
         (SymmetricQuantizer, (9, "per_row"), "2 to 8 bits"),
-        (SymmetricQuantizer, (1, "per_row"), "2 to 8 bits"),
+        (SymmetricQuantizer, (1, "per_row"), r"choose quantizer tbt \(quant=tbt\) for 1 bit\."),
+        (LsqQuantizer, (1,), r"choose quantizer stretched or tbt for 1 bit\."),
+        (LsqPlusQuantizer, (1,), r"choose quantizer stretched or tbt for 1 bit\."),
+        (DynamicScalingQuantizer, (1,), r"choose quantizer tbt for 1 bit\."),
+        (StretchedQuantizer, (9,), "1 to 8 bits"),
         (SymmetricQuantizer, (8, "per_channel"), "per_tensor, per_row, per_token"),
         (SymmetricQuantizer, (8, "per_row", -1.0), "clip=-1.0"),
         (TernaryQuantizer, (8, "per_row"), "ternary_or_symmetric"),
