@@ -63,9 +63,9 @@ class AttentionRelationsLoss(Loss):
         divisible = math.gcd(student.attention, teacher.attention)
         if divisible % self.relation_heads:
             raise ValueError(
-                f"relation_heads={self.relation_heads} does not divide the attention widths of "
-                f"student ({student.attention}) and teacher ({teacher.attention}): write a divisor "
-                f"of {divisible}"
+                f"relation_heads={self.relation_heads} of the attention-relations loss does not "
+                f"divide the attention widths of student ({student.attention}) and teacher "
+                f"({teacher.attention}): write a divisor of {divisible}"
             )
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Float[Tensor, ""]:
