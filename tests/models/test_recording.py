@@ -38,17 +38,24 @@ def hooks(model: nn.Module) -> int:
     return sum(len(module._forward_hooks) for module in model.modules())
 
 
-def by_hand(model: nn.Module, outputs: RecordedOutput, name: str, layer: int) -> Tensor:
-    """The projection of what enters the layer."""
+def projection(model: nn.Module, name: str, layer: int) -> str:
+    """The module that gives the states of a layer."""
     stack, _, kind = name.partition("_")
     family = family_of(model.config)
-    prefix = getattr(family, f"{stack}_layer_prefix")
+    t5 = family.name in ("t5", "mt5")
+    own = f"layer.0.SelfAttention.{kind[0]}" if t5 else f"self_attn.{kind[0]}_proj"
+    return f"{getattr(family, f'{stack}_layer_prefix')}{layer}.{own}"
+
+
+def by_hand(model: nn.Module, outputs: RecordedOutput, name: str, layer: int) -> Tensor:
+    """The projection of what enters the layer."""
+    stack = name.partition("_")[0]
+    family = family_of(model.config)
     state = outputs[f"{stack}_hidden_states"][layer]
     if family.name in NORMS:
+        prefix = getattr(family, f"{stack}_layer_prefix")
         state = model.get_submodule(f"{prefix}{layer}.{NORMS[family.name]}")(state)
-    own = "layer.0.SelfAttention" if family.name in ("t5", "mt5") else "self_attn"
-    letter = kind[0] if family.name in ("t5", "mt5") else f"{kind[0]}_proj"
-    return model.get_submodule(f"{prefix}{layer}.{own}.{letter}")(state)
+    return model.get_submodule(projection(model, name, layer))(state)
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa", "fake_quantized"])
@@ -121,7 +128,9 @@ def test_the_student_has_a_gradient_and_the_teacher_none(teacher_model, inputs):
     for name in NAMES:
         student.zero_grad()
         outputs[name][-1].square().sum().backward(retain_graph=True)
-        assert student.get_input_embeddings().weight.grad.abs().sum() > 0
+        reached = {n for n, p in student.named_parameters() if p.grad is not None and p.grad.any()}
+        assert f"{projection(student, name, len(outputs[name]) - 1)}.weight" in reached
+        assert any("embed" in n or "shared" in n for n in reached)  # and through all before it
     aligned = Teacher(teacher_model, SHRUNK)(inputs, ATTENTION_STATES)
     assert not any(tensor.requires_grad for name in NAMES for tensor in aligned[name])
 
@@ -138,7 +147,5 @@ def test_the_teacher_gives_the_states_of_the_mapped_layers(teacher_model, inputs
 
 def test_attention_width_is_not_always_the_models(teacher_model):
     t5 = family_of(teacher_model.config).name in ("t5", "mt5")
-    assert (attention_width(teacher_model), teacher_model.config.hidden_size) == (
-        8 if t5 else 16,
-        16,
-    )
+    assert teacher_model.config.hidden_size == 16
+    assert attention_width(teacher_model) == (8 if t5 else 16)
