@@ -20,12 +20,13 @@ from dq_lightning.data.datamodule import Seq2SeqDataModule
 from dq_lightning.data.languages import language_settings, set_languages
 from dq_lightning.data.source import SPLITS, DataSource
 from dq_lightning.data.tokenization import TokenizationConfig
-from dq_lightning.distillation.loss import ATTENTIONS
+from dq_lightning.distillation.loss import ATTENTIONS, Widths
 from dq_lightning.distillation.objective import Objective
 from dq_lightning.evaluation.generation import TextGenerator
 from dq_lightning.evaluation.metric import Metric
 from dq_lightning.models.family import ModelFamily, family_named, family_of
 from dq_lightning.models.layer_mapping import layer_mapping, parse_layers
+from dq_lightning.models.recording import attention_width
 from dq_lightning.models.student import student_from_scratch, student_from_teacher
 from dq_lightning.models.teacher import Teacher, load_config, load_teacher, resolve_path
 from dq_lightning.quantization.prepare import prepare
@@ -85,6 +86,8 @@ def build_parts(cfg: DictConfig) -> Parts:
     check_lengths(cfg, student.config)
     if objective.needs_teacher and teacher is None:
         raise ValueError("distill has losses that need a teacher; write distill=labels_only.")
+    if teacher:
+        objective.bind(build_widths(student), build_widths(teacher.model))
     # sdpa records no attention maps, it returns none of them with a mere warning
     attention = "eager" if ATTENTIONS in objective.requires else cfg.teacher.attention
     for model in (student, teacher.model) if teacher else (student,):
@@ -160,6 +163,11 @@ def build_models(
     model, tokenizer = load_teacher(path, family, cfg.teacher.revision)
     student = student_from_teacher(model, family, mapping, cfg.student.dropout)
     return student, Teacher(model, mapping), tokenizer, family
+
+
+def build_widths(model: PreTrainedModel) -> Widths:
+    """How wide the model's hidden states and its attention are."""
+    return Widths(model.config.hidden_size, attention_width(model))
 
 
 def build_data(

@@ -83,6 +83,17 @@ CASES = {
     "misspelt group": Case([*WORDS, "quent=none"], "group", "'quent'", "Did you mean quant?"),
     "misspelt option": Case([*WORDS, "data=jsonel"], "data=", "jsonel", "nearest first: jsonl, "),
     "head": Case([*WORDS, "quant.head=fp8"], "quant.head=", "fp8", "write tied, fp or int8"),
+    "relation heads": Case(
+        [
+            *WORDS,
+            "+loss@distill.losses.r=attention_relations",
+            "+distill.weights.r=1",
+            "distill.losses.r.relation_heads=48",
+        ],
+        "relation_heads=",
+        "48",
+        "write a divisor of 16",
+    ),
     "dictionary": Case(
         [*WORDS, "data.path={folder}/none"], "data.path=", "/none", "path of a cmudict.dict file"
     ),

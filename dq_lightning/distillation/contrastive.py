@@ -6,8 +6,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dq_lightning.distillation.attention_kl import masked_log_softmax
-from dq_lightning.distillation.loss import HIDDEN_STATES, Batch, Loss, Outputs, pair_layers
+from dq_lightning.distillation.loss import HIDDEN_STATES, Batch, Loss, Outputs, Widths
 from dq_lightning.distillation.masking import masked_mean, outer_mask, target_mask
+from dq_lightning.distillation.projections import Projections
+
+STATES = "decoder_hidden_states"
 
 
 class ContrastiveLoss(Loss):
@@ -18,7 +21,8 @@ class ContrastiveLoss(Loss):
     (Tao et al. 2022, QuantBART, section on token-level contrastive distillation). Differs from
     the paper, which compares a memory bank of the student's representations, updated with
     momentum: here they are the ones of this step. Above 0 even at student = teacher, by the
-    negatives' share; a target of one token gives 0.
+    negatives' share; a target of one token gives 0. A student of another width is projected to the
+    teacher's (`Projections`).
     """
 
     requires = frozenset({HIDDEN_STATES})
@@ -31,10 +35,15 @@ class ContrastiveLoss(Loss):
                 f"temperature={temperature} of the contrastive loss must be positive, for "
                 "instance 0.1"
             )
+        self.projections = Projections([STATES])
         self.temperature = temperature
 
+    def bind(self, student: Widths, teacher: Widths) -> None:
+        """Make the projections that unequal widths need."""
+        self.projections.bind(student, teacher)
+
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Float[Tensor, ""]:
-        last_student, last_teacher = pair_layers(student, teacher, "decoder_hidden_states")[-1]
+        last_student, last_teacher = self.projections.pairs(student, teacher, STATES)[-1]
         # Autocast would lower the product to half precision.
         with torch.autocast(last_student.device.type, enabled=False):
             return info_nce(last_student, last_teacher, target_mask(batch), self.temperature)

@@ -10,18 +10,20 @@ from dq_lightning.distillation.loss import (
     LayerReduction,
     Loss,
     Outputs,
+    Widths,
     check_layer_reduction,
-    pair_layers,
     reduce_layers,
 )
 from dq_lightning.distillation.masking import masked_mean, source_mask, target_mask
+from dq_lightning.distillation.projections import Projections
 
 
 class HiddenCosineLoss(Loss):
     """Sum over embeddings and layers of 1 - cos(h_s, h_t), for each stack switched on.
 
     Per layer: mean over real tokens (Sanh et al. 2019, DistilBERT, section 3). The length of a
-    state is not taught, only its direction. Both models need the same width.
+    state is not taught, only its direction. The states of a student of another width are projected
+    to the teacher's (`Projections`).
     `reduction_over_layers="mean"` divides each stack's sum by its number of tensors.
     """
 
@@ -41,15 +43,19 @@ class HiddenCosineLoss(Loss):
             "decoder_hidden_states": (decoder, target_mask),
         }
         self.masks = {name: mask for name, (is_on, mask) in switches.items() if is_on}
+        self.projections = Projections(self.masks)
         self.reduction_over_layers: LayerReduction = check_layer_reduction(reduction_over_layers)
+
+    def bind(self, student: Widths, teacher: Widths) -> None:
+        """Make the projections that unequal widths need."""
+        self.projections.bind(student, teacher)
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Float[Tensor, ""]:
         stacks: list[Tensor] = []
         for attribute, mask_of in self.masks.items():
             mask = mask_of(batch)
-            terms = [
-                cosine_distance(s, t, mask) for s, t in pair_layers(student, teacher, attribute)
-            ]
+            pairs = self.projections.pairs(student, teacher, attribute)
+            terms = [cosine_distance(s, t, mask) for s, t in pairs]
             stacks.append(reduce_layers(terms, self.reduction_over_layers))
         return reduce_layers(stacks, "sum")
 

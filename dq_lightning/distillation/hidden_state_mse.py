@@ -10,12 +10,13 @@ from dq_lightning.distillation.loss import (
     LayerReduction,
     Loss,
     Outputs,
+    Widths,
     check_layer_reduction,
-    pair_layers,
     reduce_layers,
 )
 from dq_lightning.distillation.mask_choice import choose_mask
 from dq_lightning.distillation.masking import masked_mean, source_mask, target_mask
+from dq_lightning.distillation.projections import Projections
 
 
 class HiddenStateMSELoss(Loss):
@@ -25,7 +26,8 @@ class HiddenStateMSELoss(Loss):
     Differs from the released code, which averages over padding too (`mask="none"` does as it
     does) and counts the last encoder state once more, summed over the batch (`LastEncoderMSELoss`).
     `reduction_over_layers="mean"` divides each stack's sum by its number of tensors, so that the
-    weight of the loss need not change with the student's depth.
+    weight of the loss need not change with the student's depth. The states of a student of another
+    width are projected to the teacher's (`Projections`).
     """
 
     requires = frozenset({HIDDEN_STATES})
@@ -50,13 +52,19 @@ class HiddenStateMSELoss(Loss):
         self.masks = {
             name: choose_mask(mask_of, mask) for name, (is_on, mask_of) in switches.items() if is_on
         }
+        self.projections = Projections(self.masks)
         self.reduction_over_layers: LayerReduction = check_layer_reduction(reduction_over_layers)
+
+    def bind(self, student: Widths, teacher: Widths) -> None:
+        """Make the projections that unequal widths need."""
+        self.projections.bind(student, teacher)
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Float[Tensor, ""]:
         stacks: list[Tensor] = []
         for attribute, mask_of in self.masks.items():
             mask = mask_of(batch)
-            terms = [hidden_mse(s, t, mask) for s, t in pair_layers(student, teacher, attribute)]
+            pairs = self.projections.pairs(student, teacher, attribute)
+            terms = [hidden_mse(s, t, mask) for s, t in pairs]
             stacks.append(reduce_layers(terms, self.reduction_over_layers))
         return reduce_layers(stacks, "sum")
 

@@ -4,9 +4,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dq_lightning.distillation.loss import HIDDEN_STATES, Batch, Loss, Outputs, pair_layers
+from dq_lightning.distillation.loss import HIDDEN_STATES, Batch, Loss, Outputs, Widths
 from dq_lightning.distillation.mask_choice import choose_mask
 from dq_lightning.distillation.masking import masked_mean, source_mask
+from dq_lightning.distillation.projections import Projections
+
+STATES = "encoder_hidden_states"
 
 
 class LastEncoderMSELoss(Loss):
@@ -15,7 +18,8 @@ class LastEncoderMSELoss(Loss):
     Li et al. 2022 (DQ-BART). Differs from the released code, which averages over padding
     (`mask="none"`) and loops over the batch axis as if it were the layers', so that its term is
     the sum of one mean per sample (`reduction_over_batch="sum"`): the weight of the loss then
-    grows with the batch size. `HiddenStateMSELoss` counts the same state among its layers.
+    grows with the batch size. `HiddenStateMSELoss` counts the same state among its layers. A
+    student of another width is projected to the teacher's (`Projections`).
     """
 
     requires = frozenset({HIDDEN_STATES})
@@ -27,11 +31,16 @@ class LastEncoderMSELoss(Loss):
                 f"reduction_over_batch={reduction_over_batch!r} of the last-encoder loss is "
                 "unknown: write mean or sum"
             )
+        self.projections = Projections([STATES])
         self.mask_of = choose_mask(source_mask, mask)
         self.sums_over_batch = reduction_over_batch == "sum"
 
+    def bind(self, student: Widths, teacher: Widths) -> None:
+        """Make the projections that unequal widths need."""
+        self.projections.bind(student, teacher)
+
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Float[Tensor, ""]:
-        last_student, last_teacher = pair_layers(student, teacher, "encoder_hidden_states")[-1]
+        last_student, last_teacher = self.projections.pairs(student, teacher, STATES)[-1]
         errors = F.mse_loss(last_student, last_teacher, reduction="none").mean(-1)
         mask = self.mask_of(batch)
         return sum_of_means(errors, mask) if self.sums_over_batch else masked_mean(errors, mask)

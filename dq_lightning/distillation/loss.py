@@ -1,7 +1,8 @@
 """What a loss is, what it reads, and how student and teacher tensors are paired."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, get_args
 
 import torch
@@ -13,12 +14,19 @@ LayerReduction = Literal["sum", "mean"]
 
 HIDDEN_STATES = "hidden_states"
 ATTENTIONS = "attentions"
+QUERY_STATES = "query_states"
+KEY_STATES = "key_states"
+VALUE_STATES = "value_states"
 
 _REMEDY = {
     HIDDEN_STATES: "call both models with output_hidden_states=True",
     ATTENTIONS: (
         "call both models with output_attentions=True and an attention implementation that "
         "returns its maps (eager, not sdpa)"
+    ),
+    **dict.fromkeys(
+        (QUERY_STATES, KEY_STATES, VALUE_STATES),
+        "run both models with models.recording.record and this loss's requires",
     ),
 }
 
@@ -27,8 +35,9 @@ class Outputs(Protocol):
     """The attributes of transformers' `Seq2SeqLMOutput` that losses read.
 
     Hidden states are (batch, length, features), embeddings first and then one per student layer;
-    attentions are probabilities (batch, heads, queries, keys), one per student layer. The teacher
-    has already selected its layers, so position i of both outputs belongs together.
+    attentions are probabilities (batch, heads, queries, keys), one per student layer; query, key
+    and value states are those of self-attention (batch, length, width), one per student layer. The
+    teacher has already selected its layers, so position i of both outputs belongs together.
     """
 
     @property
@@ -43,6 +52,26 @@ class Outputs(Protocol):
     def decoder_attentions(self) -> tuple[Tensor, ...] | None: ...
     @property
     def cross_attentions(self) -> tuple[Tensor, ...] | None: ...
+    @property
+    def encoder_query_states(self) -> tuple[Tensor, ...] | None: ...
+    @property
+    def encoder_key_states(self) -> tuple[Tensor, ...] | None: ...
+    @property
+    def encoder_value_states(self) -> tuple[Tensor, ...] | None: ...
+    @property
+    def decoder_query_states(self) -> tuple[Tensor, ...] | None: ...
+    @property
+    def decoder_key_states(self) -> tuple[Tensor, ...] | None: ...
+    @property
+    def decoder_value_states(self) -> tuple[Tensor, ...] | None: ...
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Features of a model's hidden states, and of its self-attention's queries, keys, values."""
+
+    hidden: int
+    attention: int
 
 
 class Loss(nn.Module, ABC):
@@ -54,12 +83,20 @@ class Loss(nn.Module, ABC):
     this equals the mean of the large batch exactly when they hold equally many real tokens.
     Distillation terms are 0 at student = teacher, never negative, and send no gradient to the
     teacher; one whose formula is above 0 there says so with `zero_at_identity = False`.
-    `requires` names what must be recorded: "hidden_states", "attentions" or neither.
+    `requires` names what must be recorded: "hidden_states", "attentions", "query_states",
+    "key_states", "value_states", or nothing.
     """
 
-    requires: ClassVar[frozenset[str]] = frozenset()
+    requires: frozenset[str] = frozenset()
     needs_teacher: ClassVar[bool] = True
     zero_at_identity: ClassVar[bool] = True
+
+    def bind(self, student: Widths, teacher: Widths) -> None:
+        """Learn how wide the models are: called once, before the optimizer is built.
+
+        A loss makes its own parameters here, or raises ValueError for widths it cannot compare;
+        most need neither.
+        """
 
     @abstractmethod
     def forward(
@@ -81,13 +118,18 @@ def pair_logits(
 
 
 def pair_layers(
-    student: Outputs, teacher: Outputs | None, attribute: str, free_axis: int | None = None
+    student: Outputs,
+    teacher: Outputs | None,
+    attribute: str,
+    free_axis: int | None = None,
+    project: Callable[[Tensor], Tensor] | None = None,
 ) -> list[tuple[Tensor, Tensor]]:
     """Return (student, detached teacher) tensors of every layer under `attribute`.
 
-    `attribute` ends in "hidden_states" or "attentions". Raises ValueError when either model
+    `attribute` ends in a name that losses require. Raises ValueError when either model
     recorded nothing, left a layer out, or when the numbers of layers or the shapes differ;
-    `free_axis` names the one axis in which they may (the heads, or the features).
+    `free_axis` names the one axis in which they may (the heads, or the features). `project`
+    brings the student's tensors to the teacher's shape first.
     """
     assert teacher is not None, "Objective checks that a teacher is there"
     students = _recorded(student, attribute, "student")
@@ -98,7 +140,7 @@ def pair_layers(
             f"{len(teachers)}; select the teacher's layers with the student's layer mapping first"
         )
     return [
-        _pair(s, t, f"{attribute}[{index}]", free_axis)
+        _pair(project(s) if project else s, t, f"{attribute}[{index}]", free_axis)
         for index, (s, t) in enumerate(zip(students, teachers, strict=True))
     ]
 
@@ -118,7 +160,7 @@ def reduce_layers(terms: list[Float[Tensor, ""]], reduction: LayerReduction) -> 
 
 
 def _recorded(outputs: Outputs, attribute: str, who: str) -> tuple[Tensor, ...]:
-    kind = HIDDEN_STATES if attribute.endswith(HIDDEN_STATES) else ATTENTIONS
+    (kind,) = (kind for kind in _REMEDY if attribute.endswith(kind))
     tensors: tuple[Tensor | None, ...] = getattr(outputs, attribute, None) or ()
     present = tuple(tensor for tensor in tensors if tensor is not None)
     # Hidden states hold the embeddings besides the layers: one tensor alone means no layer.

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dq_lightning.distillation.loss import Batch, Loss, Outputs
+from dq_lightning.distillation.loss import Batch, Loss, Outputs, Widths
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,13 @@ class Objective(nn.Module):
         kept = [losses[name] for name in self.weights]
         self.requires: frozenset[str] = frozenset[str]().union(*(loss.requires for loss in kept))
         self.needs_teacher = any(loss.needs_teacher for loss in kept)
+        self._kept = kept
         self._teacher_terms = [name for name in self.weights if losses[name].needs_teacher]
+
+    def bind(self, student: Widths, teacher: Widths) -> None:
+        """Tell every loss how wide the models are, before the optimizer is built."""
+        for loss in self._kept:
+            loss.bind(student, teacher)
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> ObjectiveOutput:
         if teacher is None and self.needs_teacher:

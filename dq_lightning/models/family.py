@@ -24,6 +24,8 @@ class ModelFamily:
     layer_dropout_keys: config attributes that hold the probability of skipping a whole layer.
     computed_weights: fnmatch patterns of state-dict keys that a checkpoint may lack, because the
         model computes them when it is built (sinusoidal positions).
+    self_attention: name of the self-attention module inside a layer of either stack.
+    query_key_value: names of its three linear projections.
     """
 
     name: str
@@ -42,6 +44,8 @@ class ModelFamily:
     first_layer_only: tuple[str, ...] = ()
     layer_dropout_keys: tuple[str, ...] = ()
     computed_weights: tuple[str, ...] = ()
+    self_attention: str = "self_attn"
+    query_key_value: tuple[str, str, str] = ("q_proj", "k_proj", "v_proj")
 
     def num_layers(self, config: object) -> tuple[int, int]:
         """(encoder layers, decoder layers) of a model config."""

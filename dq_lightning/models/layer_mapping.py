@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from transformers.modeling_outputs import Seq2SeqLMOutput
+from dq_lightning.models.recording import ATTENTION_STATES, RecordedOutput
 
 _PUBLISHED = {1: (5,), 2: (0, 5), 3: (0, 2, 5), 4: (0, 2, 3, 5), 5: (0, 1, 3, 4, 5)}
 """DQ-BART (Li et al., ACL 2022), released code: student depth -> layers of a 6-layer teacher."""
@@ -42,7 +42,7 @@ class LayerMapping:
     encoder: tuple[int, ...]
     decoder: tuple[int, ...]
 
-    def select(self, outputs: Seq2SeqLMOutput) -> Seq2SeqLMOutput:
+    def select(self, outputs: RecordedOutput) -> RecordedOutput:
         """The teacher's outputs cut to the mapped layers, so that both sides have equal length.
 
         Hidden states keep the embedding output in front. This is the only place that knows the
@@ -59,10 +59,12 @@ class LayerMapping:
             ("encoder_attentions", self.encoder),
             ("decoder_attentions", self.decoder),
             ("cross_attentions", self.decoder),
+            *((f"encoder_{kind}", self.encoder) for kind in ATTENTION_STATES),
+            *((f"decoder_{kind}", self.decoder) for kind in ATTENTION_STATES),
         ):
             if chosen.get(name):
                 chosen[name] = tuple(chosen[name][layer] for layer in layers)
-        return Seq2SeqLMOutput(**chosen)
+        return RecordedOutput(**chosen)
 
 
 def layer_mapping(

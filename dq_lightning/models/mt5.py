@@ -21,4 +21,6 @@ FAMILY = ModelFamily(
     decoder_layer_prefix="decoder.block.",
     dropout_keys=("dropout_rate",),
     first_layer_only=("layer.0.SelfAttention.relative_attention_bias.weight",),
+    self_attention="layer.0.SelfAttention",
+    query_key_value=("q", "k", "v"),
 )

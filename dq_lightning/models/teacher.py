@@ -15,10 +15,10 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.modeling_outputs import Seq2SeqLMOutput
 
 from dq_lightning.models.family import ModelFamily
 from dq_lightning.models.layer_mapping import LayerMapping
+from dq_lightning.models.recording import RecordedOutput, record
 
 
 class Teacher:
@@ -31,18 +31,12 @@ class Teacher:
     @torch.no_grad()
     def __call__(
         self, inputs: Mapping[str, Tensor], requires: Collection[str] = ()
-    ) -> Seq2SeqLMOutput:
-        """Logits, and the mapped layers of what `requires` names ("hidden_states", "attentions").
+    ) -> RecordedOutput:
+        """Logits, and the mapped layers of what `requires` names (see `record`).
 
         Runs under no_grad, not inference_mode: inference tensors cannot be saved for backward.
         """
-        outputs = self.model(
-            **inputs,
-            output_hidden_states="hidden_states" in requires,
-            output_attentions="attentions" in requires,
-            use_cache=False,
-        )
-        return self.mapping.select(outputs)
+        return self.mapping.select(record(self.model, inputs, requires))
 
 
 def resolve_path(path: str) -> str:

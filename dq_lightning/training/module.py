@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from dq_lightning.distillation.objective import Objective
 from dq_lightning.evaluation.generation import TextGenerator
 from dq_lightning.evaluation.metric import Metric
+from dq_lightning.models.recording import record
 from dq_lightning.models.teacher import Teacher
 from dq_lightning.training.parameter_groups import parameter_groups
 
@@ -22,7 +23,8 @@ class DistillationModule(pl.LightningModule):
     """Trains `student` against `teacher` (or the labels alone, without one).
 
     make_optimizer: parameter groups -> optimizer. make_schedule: (optimizer, number of optimizer
-    steps) -> learning-rate schedule, stepped after every optimizer step.
+    steps) -> learning-rate schedule, stepped after every optimizer step. Trained and saved in
+    checkpoints are the student and the objective's own parameters, never the teacher.
     """
 
     def __init__(
@@ -50,12 +52,7 @@ class DistillationModule(pl.LightningModule):
         requires = self.objective.requires
         wanted = self.teacher if self.objective.needs_teacher else None
         teacher = wanted(inputs, requires) if wanted else None
-        student = self.student(
-            **inputs,
-            output_hidden_states="hidden_states" in requires,
-            output_attentions="attentions" in requires,
-            use_cache=False,
-        )
+        student = record(self.student, inputs, requires)
         result = self.objective(student, teacher, {**batch, **inputs})
         parts = {f"train/{name}": value for name, value in result.parts.items()}
         self.log_dict({"train/loss": result.total.detach(), **parts}, prog_bar=True)
@@ -91,7 +88,7 @@ class DistillationModule(pl.LightningModule):
         self.log_dict({f"validation/{name}": value for name, value in scores.items()})
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.make_optimizer(parameter_groups(self.student))
+        optimizer = self.make_optimizer(parameter_groups(self))
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = {"scheduler": self.make_schedule(optimizer, steps), "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": schedule}

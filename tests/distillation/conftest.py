@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 ENCODER_LAYERS, DECODER_LAYERS, HEADS, FEATURES, VOCAB = 2, 3, 2, 4, 7
+ATTENTION_WIDTH = 8
 
 
 @dataclass
@@ -20,6 +21,12 @@ class RandomOutputs:
     encoder_attentions: tuple[Tensor, ...] | None
     decoder_attentions: tuple[Tensor, ...] | None
     cross_attentions: tuple[Tensor, ...] | None
+    encoder_query_states: tuple[Tensor, ...] | None
+    encoder_key_states: tuple[Tensor, ...] | None
+    encoder_value_states: tuple[Tensor, ...] | None
+    decoder_query_states: tuple[Tensor, ...] | None
+    decoder_key_states: tuple[Tensor, ...] | None
+    decoder_value_states: tuple[Tensor, ...] | None
 
     def tensors(self) -> list[Tensor]:
         """Return every tensor."""
@@ -65,6 +72,9 @@ def random_outputs(
             scores = scores.masked_fill(torch.ones(queries, keys).triu(1).bool(), -torch.inf)
         return scores.softmax(-1)
 
+    def projected(layers: int, length: int) -> tuple[Tensor, ...]:
+        return tuple(normal(batch, length, ATTENTION_WIDTH) for _ in range(layers))
+
     outputs = RandomOutputs(
         logits=normal(batch, target, VOCAB),
         encoder_hidden_states=tuple(
@@ -76,6 +86,14 @@ def random_outputs(
         encoder_attentions=tuple(maps(source, source) for _ in range(ENCODER_LAYERS)),
         decoder_attentions=tuple(maps(target, target, True) for _ in range(DECODER_LAYERS)),
         cross_attentions=tuple(maps(target, source) for _ in range(DECODER_LAYERS)),
+        **{
+            f"{stack}_{kind}_states": projected(layers, length)
+            for stack, layers, length in (
+                ("encoder", ENCODER_LAYERS, source),
+                ("decoder", DECODER_LAYERS, target),
+            )
+            for kind in ("query", "key", "value")
+        },
     )
     return outputs.map(lambda _, tensor: tensor.to(dtype).requires_grad_())
 

@@ -24,6 +24,8 @@ AXES = {
     "encoder_attentions": {2: "source", 3: "source"},
     "decoder_attentions": {2: "target", 3: "target"},
     "cross_attentions": {2: "target", 3: "source"},
+    **{f"encoder_{kind}_states": {1: "source"} for kind in ("query", "key", "value")},
+    **{f"decoder_{kind}_states": {1: "target"} for kind in ("query", "key", "value")},
 }
 
 
@@ -33,7 +35,8 @@ OPTIONS = [
     ("amad", {"level": "token"}),
     ("logits_kl", {"temperature": 2.0}),
     ("top_k_kl", {"k": 2, "temperature": 2.0}),
-    ("hidden_relations", {"relation_heads": 2}),
+    ("attention_relations", {"relation_heads": 2, "layers": "all"}),
+    ("attention_relations", {"encoder": False, "query": 0.0, "key": 0.5}),
 ]
 """What the laws are tested with besides the files as they stand: the laws hold for it too."""
 
@@ -113,7 +116,7 @@ def test_the_folder_is_found() -> None:
 
 def test_names_known_requirements_and_returns_a_scalar(loss: Loss, make_sample: Callable) -> None:
     sample = make_sample()
-    assert loss.requires <= {"hidden_states", "attentions"}
+    assert loss.requires <= {name.split("_", 1)[1] for name in AXES if "_" in name}
     value = loss(sample.student, sample.teacher, sample.batch)
     assert value.shape == () and value.dtype == torch.float64 and value > 0
 

@@ -13,7 +13,6 @@ from dq_lightning.distillation.attention_kl import FLOOR, AttentionKLLoss
 from dq_lightning.distillation.attention_mse import AttentionMSELoss
 from dq_lightning.distillation.contrastive import ContrastiveLoss
 from dq_lightning.distillation.hidden_cosine import HiddenCosineLoss
-from dq_lightning.distillation.hidden_relations import HiddenRelationsLoss
 from dq_lightning.distillation.hidden_state_mse import HiddenStateMSELoss
 from dq_lightning.distillation.last_encoder_mse import LastEncoderMSELoss
 from dq_lightning.distillation.logits_kl import LogitsKLLoss
@@ -92,30 +91,6 @@ def test_hidden_cosine_by_hand() -> None:
     assert loss(student, teacher, BATCH).item() == pytest.approx(expected)
 
 
-def test_hidden_relations_by_hand() -> None:
-    student = SimpleNamespace(encoder_hidden_states=states((0.0,), (0.0,), (7.0,)))
-    teacher = SimpleNamespace(encoder_hidden_states=states((1.0,), (math.log(3.0),), (7.0,)))
-    rows = [torch.tensor([x * 1.0, x * math.log(3.0)]).softmax(0) for x in (1.0, math.log(3.0))]
-    expected = sum((row * (row / 0.5).log()).sum().item() for row in rows) / 2
-    loss = HiddenRelationsLoss(decoder=False, relation_heads=1)
-    assert loss(student, teacher, BATCH).item() == pytest.approx(expected, rel=1e-4)
-
-
-def test_hidden_relations_take_a_narrower_student(make_sample: Callable) -> None:
-    sample = make_sample()
-    narrow = sample.student.map(
-        lambda name, tensor: tensor[..., :2] if name.endswith("hidden_states") else tensor
-    )
-    loss = HiddenRelationsLoss(relation_heads=2)
-    assert loss(narrow, sample.teacher, sample.batch) > 0
-    # Scaling the parts' product by their width: a state and its doubled copy relate alike.
-    twice = narrow.map(
-        lambda name, t: t.repeat_interleave(2, -1) if name.endswith("hidden_states") else t
-    )
-    scaled = twice.map(lambda _, tensor: tensor * 2**-0.25)
-    assert loss(scaled, narrow, sample.batch).item() == pytest.approx(0.0, abs=1e-12)
-
-
 def test_contrastive_by_hand() -> None:
     student = SimpleNamespace(decoder_hidden_states=states((2.0, 0.0), (0.0, 1.0), (1.0, 1.0)))
     teacher = SimpleNamespace(decoder_hidden_states=states((1.0, 0.0), (3.0, 3.0), (1.0, 1.0)))
@@ -176,8 +151,6 @@ def test_last_encoder_by_hand() -> None:
         (lambda: TopKKLLoss(temperature=-1.0), "temperature=-1.0"),
         (lambda: AttentionKLLoss(False, False, False), "switch one on"),
         (lambda: HiddenCosineLoss(False, False), "switch one on"),
-        (lambda: HiddenRelationsLoss(False, False), "switch one on"),
-        (lambda: HiddenRelationsLoss(relation_heads=0), "relation_heads=0"),
         (lambda: ContrastiveLoss(0.0), "temperature=0.0"),
         (lambda: LastEncoderMSELoss(reduction_over_batch="max"), "write mean or sum"),
         (lambda: LogitsMSELoss(mask="all"), "write real"),
