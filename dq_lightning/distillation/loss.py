@@ -133,7 +133,7 @@ def _recorded(outputs: Outputs, attribute: str, who: str) -> tuple[Tensor, ...]:
 
 def _remedy_for_shapes(student: Tensor, teacher: Tensor, name: str) -> str:
     if HIDDEN_STATES in name and student.shape[:-1] == teacher.shape[:-1]:
-        return "this loss needs equal widths: drop student.width, or set the weight of the loss to 0"
+        return "this loss needs equal widths: drop student.width or set the loss's weight to 0"
     if ATTENTIONS in name and student.shape[2:] == teacher.shape[2:]:
         return (
             "this loss needs equal numbers of heads: drop student.num_heads, or distil attention "
