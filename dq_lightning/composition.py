@@ -26,6 +26,7 @@ from dq_lightning.evaluation.generation import TextGenerator
 from dq_lightning.evaluation.metric import Metric
 from dq_lightning.models.family import ModelFamily, family_named, family_of
 from dq_lightning.models.layer_mapping import layer_mapping, parse_layers
+from dq_lightning.models.narrowing import Narrowing, narrow_config
 from dq_lightning.models.recording import attention_width
 from dq_lightning.models.student import student_from_scratch, student_from_teacher
 from dq_lightning.models.teacher import Teacher, load_config, load_teacher, resolve_path
@@ -65,15 +66,20 @@ def plain(node: Any) -> Any:
 
 
 def cell_columns(cfg: DictConfig) -> dict[str, Any]:
-    """What names this run in a grid; raises for bits and layers that cannot be read."""
+    """What names this run in a grid; raises for bits and layers that cannot be read.
+
+    Other sizes of the student (student.num_heads=2) are part of it where the config gives them.
+    """
     bits, layers = build_recipe(cfg.quant).bits, chosen_layers(cfg.student)
+    narrowing = chosen_narrowing(cfg.student)
     return {
-        "name": f"{bits} {layers[0]}-{layers[1]}",
+        "name": " ".join([str(bits), f"{layers[0]}-{layers[1]}", *narrowing.words()]),
         "weight_bits": bits.weight,
         "embedding_bits": bits.embedding,
         "activation_bits": bits.activation,
         "encoder_layers": layers[0],
         "decoder_layers": layers[1],
+        **narrowing.given(),
     }
 
 
@@ -115,6 +121,11 @@ def chosen_layers(student: DictConfig) -> tuple[int, int]:
     return parse_layers(
         "-".join(str(a if b is None else b) for a, b in zip(layers, own, strict=True))
     )
+
+
+def chosen_narrowing(student: DictConfig) -> Narrowing:
+    """The student's own sizes; a student from scratch has all of its own in its config."""
+    return Narrowing(student.get("num_heads"), student.get("width"), student.get("feed_forward"))
 
 
 def build_recipe(quant: DictConfig) -> QuantizationRecipe:
@@ -160,8 +171,10 @@ def build_models(
         cfg.student.encoder_mapping,
         cfg.student.decoder_mapping,
     )
+    narrowing = chosen_narrowing(cfg.student)
+    narrow_config(config, family, narrowing)  # refuses sizes that do not fit, before the weights
     model, tokenizer = load_teacher(path, family, cfg.teacher.revision)
-    student = student_from_teacher(model, family, mapping, cfg.student.dropout)
+    student = student_from_teacher(model, family, mapping, cfg.student.dropout, narrowing)
     return student, Teacher(model, mapping), tokenizer, family
 
 

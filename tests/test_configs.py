@@ -12,6 +12,7 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from dq_lightning.composition import cell_columns
 from dq_lightning.models.layer_mapping import parse_layers
 from dq_lightning.quantization.recipe import parse_bits
 
@@ -154,6 +155,21 @@ def test_the_default_run() -> None:
     assert parse_layers(cfg.student.layers) == (6, 3)
     assert all(cfg.quant[site].bits is None for site in ("weight", "embedding", "activation"))
     assert cfg.ckpt is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ([], "2-2-8 6-3"),
+        (["student.num_heads=2"], "2-2-8 6-3 num_heads=2"),
+        (["student.layers=3-1", "student.width=64"], "2-2-8 3-1 width=64"),
+        (["student=scratch", "teacher=none"], "2-2-8 6-6"),
+    ],
+)
+def test_a_run_is_named_by_bits_layers_and_the_sizes_given(overrides: list[str], name: str) -> None:
+    columns = cell_columns(composed(overrides))
+    assert columns["name"] == name
+    assert columns.get("num_heads") == (2 if "num_heads" in name else None)
 
 
 @pytest.mark.parametrize(

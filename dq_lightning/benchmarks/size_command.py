@@ -22,10 +22,17 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from dq_lightning.artifacts.artifact import Artifact, environment
 from dq_lightning.benchmarks.size import as_evaluated_bytes, meta_model, nominal_bytes, packed_bytes
-from dq_lightning.composition import build_recipe, cell_columns, chosen_layers, plain
+from dq_lightning.composition import (
+    build_recipe,
+    cell_columns,
+    chosen_layers,
+    chosen_narrowing,
+    plain,
+)
 from dq_lightning.errors import one_sentence_errors
 from dq_lightning.models.family import ModelFamily, family_of
 from dq_lightning.models.layer_mapping import layer_mapping
+from dq_lightning.models.narrowing import narrow_config
 from dq_lightning.models.teacher import load_config, resolve_path
 from dq_lightning.quantization.recipe import Bits
 from dq_lightning.sweeps.overrides import teacher_shorthand
@@ -61,10 +68,12 @@ def sizes(cfg: DictConfig) -> tuple[str, dict[str, int]]:
     recipe, layers = build_recipe(cfg.quant), chosen_layers(cfg.student)
     whole = family.num_layers(config)
     layer_mapping(layers, whole)  # refuses more layers than the teacher has
-    student = meta_model(config, family, layers, tied)
+    narrowing = chosen_narrowing(cfg.student)
+    student = meta_model(narrow_config(config, family, narrowing), family, layers, tied)
     nominal = nominal_bytes(student, recipe.bits, family, recipe.exclude)
     teacher = nominal_bytes(meta_model(config, family, whole, tied), Bits(32, 32, 32), family)
-    return f"{family.name} {whole[0]}-{whole[1]} as {recipe.bits} {layers[0]}-{layers[1]}", {
+    chosen = " ".join([str(recipe.bits), f"{layers[0]}-{layers[1]}", *narrowing.words()])
+    return f"{family.name} {whole[0]}-{whole[1]} as {chosen}", {
         "teacher, fp32": teacher.full_precision_bytes,
         "nominal, published accounting": nominal.published_bytes,
         "nominal, reference code's rule": nominal.reference_rule_bytes,

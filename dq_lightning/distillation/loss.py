@@ -173,6 +173,17 @@ def _recorded(outputs: Outputs, attribute: str, who: str) -> tuple[Tensor, ...]:
     return present
 
 
+def _remedy_for_shapes(student: Tensor, teacher: Tensor, name: str) -> str:
+    if HIDDEN_STATES in name and student.shape[:-1] == teacher.shape[:-1]:
+        return "this loss needs equal widths: drop student.width or set the loss's weight to 0"
+    if ATTENTIONS in name and student.shape[2:] == teacher.shape[2:]:
+        return (
+            "this loss needs equal numbers of heads: drop student.num_heads, or distil attention "
+            "with distill=amad"
+        )
+    return "build the student from this teacher, or leave this loss out"
+
+
 def _pair(
     student: Tensor, teacher: Tensor, name: str, free_axis: int | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -180,6 +191,6 @@ def _pair(
     if student.ndim != teacher.ndim or any(student.shape[a] != teacher.shape[a] for a in fixed):
         raise ValueError(
             f"{name}: the student's shape {tuple(student.shape)} differs from the teacher's "
-            f"{tuple(teacher.shape)}; build the student from this teacher, or leave this loss out"
+            f"{tuple(teacher.shape)}; {_remedy_for_shapes(student, teacher, name)}"
         )
     return to_compute_dtype(student), to_compute_dtype(teacher.detach())

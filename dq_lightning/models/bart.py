@@ -5,6 +5,7 @@ from transformers import BartForConditionalGeneration
 from transformers.models.bart.modeling_bart import BartAttention, BartScaledWordEmbedding
 
 from dq_lightning.models.family import ModelFamily
+from dq_lightning.models.layout import BART_LAYOUT
 
 FAMILY = ModelFamily(
     name="bart",
@@ -20,5 +21,6 @@ FAMILY = ModelFamily(
     encoder_layer_prefix="model.encoder.layers.",
     decoder_layer_prefix="model.decoder.layers.",
     dropout_keys=("dropout", "attention_dropout", "activation_dropout"),
+    layout=BART_LAYOUT,
     layer_dropout_keys=("encoder_layerdrop", "decoder_layerdrop"),
 )

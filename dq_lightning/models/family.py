@@ -3,9 +3,12 @@
 import importlib
 import pkgutil
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from torch import nn
 from transformers import PreTrainedModel
+
+from dq_lightning.models.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,7 @@ class ModelFamily:
     encoder_layers_key, decoder_layers_key: config attributes that count the layers.
     encoder_layer_prefix, decoder_layer_prefix: state-dict prefixes before the layer number.
     dropout_keys: config attributes that hold dropout probabilities.
+    layout: what its config keys and the axes of its weights stand for.
     first_layer_only: state-dict suffixes that exist in layer 0 alone and serve every layer
         (T5's relative position bias): they stay in layer 0 whichever layer it is copied from.
     layer_dropout_keys: config attributes that hold the probability of skipping a whole layer.
@@ -41,6 +45,7 @@ class ModelFamily:
     encoder_layer_prefix: str
     decoder_layer_prefix: str
     dropout_keys: tuple[str, ...]
+    layout: Layout
     first_layer_only: tuple[str, ...] = ()
     layer_dropout_keys: tuple[str, ...] = ()
     computed_weights: tuple[str, ...] = ()
@@ -50,6 +55,10 @@ class ModelFamily:
     def num_layers(self, config: object) -> tuple[int, int]:
         """(encoder layers, decoder layers) of a model config."""
         return getattr(config, self.encoder_layers_key), getattr(config, self.decoder_layers_key)
+
+    def computes(self, name: str) -> bool:
+        """Whether the model computes a weight when it is built."""
+        return any(fnmatchcase(name, pattern) for pattern in self.computed_weights)
 
 
 def known_families() -> list[ModelFamily]:

@@ -5,6 +5,7 @@ from transformers import MarianMTModel
 from transformers.models.marian.modeling_marian import MarianAttention
 
 from dq_lightning.models.family import ModelFamily
+from dq_lightning.models.layout import BART_LAYOUT
 
 FAMILY = ModelFamily(
     name="marian",
@@ -20,6 +21,7 @@ FAMILY = ModelFamily(
     encoder_layer_prefix="model.encoder.layers.",
     decoder_layer_prefix="model.decoder.layers.",
     dropout_keys=("dropout", "attention_dropout", "activation_dropout"),
+    layout=BART_LAYOUT,
     layer_dropout_keys=("encoder_layerdrop", "decoder_layerdrop"),
     computed_weights=("*.embed_positions.weight",),  # sinusoidal: checkpoints leave them out
 )

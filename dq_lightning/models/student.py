@@ -1,4 +1,4 @@
-"""Students: a shallower copy of the teacher, or a model from scratch."""
+"""Students: a shallower or narrower copy of the teacher, or a model from scratch."""
 
 import copy
 from typing import Any
@@ -9,6 +9,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dq_lightning.models.family import ModelFamily
 from dq_lightning.models.layer_mapping import LayerMapping
+from dq_lightning.models.narrowing import (
+    AS_THE_TEACHER,
+    Narrowing,
+    narrow_config,
+    narrow_weights,
+)
 
 
 def student_from_teacher(
@@ -16,8 +22,11 @@ def student_from_teacher(
     family: ModelFamily,
     mapping: LayerMapping,
     dropout: float | None = None,
+    narrowing: Narrowing = AS_THE_TEACHER,
 ) -> PreTrainedModel:
     """A model with `mapping`'s layers, each a copy of its teacher layer; the rest is copied alike.
+
+    narrowing: smaller sizes, to which the copies are cut by the rule of `narrow_weights`.
 
     dropout: probability of every dropout of the student; None keeps the teacher's. Whole layers
     are never dropped.
@@ -25,7 +34,7 @@ def student_from_teacher(
     Built from a copied config and renamed weights, never by slicing module lists: a T5 student
     that loses block 0 would silently lose its relative position bias.
     """
-    config = copy.deepcopy(teacher.config)
+    config = narrow_config(teacher.config, family, narrowing)
     setattr(config, family.encoder_layers_key, len(mapping.encoder))
     setattr(config, family.decoder_layers_key, len(mapping.decoder))
     for key in family.dropout_keys if dropout is not None else ():
@@ -35,7 +44,9 @@ def student_from_teacher(
     student = type(teacher)(config)
     student.to(dtype=teacher.dtype, device=teacher.device)  # pyright: ignore[reportCallIssue]
     _tie_alike(student, teacher)
-    student.load_state_dict(_mapped_weights(teacher.state_dict(), family, mapping))
+    computed = {name: w for name, w in student.state_dict().items() if family.computes(name)}
+    mapped = _mapped_weights(teacher.state_dict(), family, mapping)
+    student.load_state_dict(computed | narrow_weights(mapped, family, teacher.config, config))
     student.generation_config = copy.deepcopy(teacher.generation_config)
     return student
 

@@ -5,6 +5,7 @@ from transformers import T5ForConditionalGeneration
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from dq_lightning.models.family import ModelFamily
+from dq_lightning.models.layout import T5_LAYOUT
 
 FAMILY = ModelFamily(
     name="t5",
@@ -20,6 +21,7 @@ FAMILY = ModelFamily(
     encoder_layer_prefix="encoder.block.",
     decoder_layer_prefix="decoder.block.",
     dropout_keys=("dropout_rate",),
+    layout=T5_LAYOUT,
     first_layer_only=("layer.0.SelfAttention.relative_attention_bias.weight",),
     self_attention="layer.0.SelfAttention",
     query_key_value=("q", "k", "v"),

@@ -3,7 +3,6 @@
 import hashlib
 import importlib.util
 from collections.abc import Collection, Mapping
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, cast
 
@@ -110,11 +109,7 @@ def load_teacher(
 
 
 def _check_complete(report: dict[str, Any], family: ModelFamily, path: str) -> None:
-    missing = {
-        name
-        for name in report["missing_keys"]
-        if not any(fnmatchcase(name, pattern) for pattern in family.computed_weights)
-    }
+    missing = {name for name in report["missing_keys"] if not family.computes(name)}
     if missing or report["mismatched_keys"]:
         misfits = (name for name, *_ in report["mismatched_keys"])
         lacking = sorted(missing or misfits)

@@ -10,6 +10,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
 from dq_lightning.quantization.fake_quantizer import FakeQuantizer
+from dq_lightning.quantization.identity import IdentityQuantizer
 from dq_lightning.quantization.recipe import QuantizerFactory
 
 NAME = "fake_quantized"
@@ -22,7 +23,9 @@ def attach_attention_quantizers(
 
     None leaves that operand in full precision.
     """
-    fresh = {name: factory() if factory else nn.Identity() for name, factory in operands.items()}
+    fresh = {
+        name: factory() if factory else IdentityQuantizer() for name, factory in operands.items()
+    }
     attention.attention_quantizers = nn.ModuleDict(fresh)
 
 
@@ -50,7 +53,7 @@ def fake_quantized_attention(
     probabilities before dropout and quantization, which are what attention losses compare.
     """
     quantizers: Any = getattr(module, "attention_quantizers", None)
-    if quantizers is not None and getattr(quantizers["query"], "enabled", False):
+    if quantizers is not None and quantizers["query"].enabled:
         query, scaling = _quantized(quantizers["query"], query * scaling), 1.0
     if quantizers is not None:
         key, value = _quantized(quantizers["key"], key), _quantized(quantizers["value"], value)

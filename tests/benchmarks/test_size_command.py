@@ -42,6 +42,16 @@ def test_published_table(layers):
     assert f"{teacher / evaluated:.2f}" == evaluated_ratio
 
 
+def test_a_narrow_student_is_the_model_of_its_own_sizes():
+    rows = computed("teacher=bart_base", "student.layers=1-1", "student.width=384",
+                    "student.num_heads=6", "student.feed_forward=1000")  # fmt: skip
+    shape = {"d_model": 384, "encoder_attention_heads": 6, "decoder_attention_heads": 6,
+             "encoder_ffn_dim": 1000, "decoder_ffn_dim": 1000}  # fmt: skip
+    overrides = [f"teacher.config.{key}={value}" for key, value in shape.items()]
+    assert rows[1:] == computed("teacher=bart_base", "student.layers=1-1", *overrides)[1:]
+    assert rows[0] == 557_681_664  # the teacher's
+
+
 def test_as_evaluated_and_packed_by_hand():
     vocabulary, positions, width, inner = 50265, 2 * 1026, 768, 3072
     rows = computed("teacher=bart_base", "quant.bits=2-2-8", "student.layers=1-1")
@@ -101,11 +111,11 @@ def test_a_folder_needs_no_weights_but_says_by_them_whether_it_is_tied(tmp_path)
 
 def test_the_command_prints_the_table():
     command = [sys.executable, "-m", "dq_lightning.benchmarks.size", "teacher=bart_base",
-               "quant.bits=2-2-8", "student.layers=6-3"]  # fmt: skip
+               "quant.bits=2-2-8", "student.layers=6-3", "student.num_heads=6"]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stderr == ""
     lines = [re.sub(r" +", " ", line).strip() for line in done.stdout.splitlines()]
-    assert lines[0] == "bart 6-6 as 2-2-8 6-3"
+    assert lines[0] == "bart 6-6 as 2-2-8 6-3 num_heads=6"
     assert "nominal, published accounting 33,808,512 16.50x" in lines
     assert "nominal, reference code's rule 34,076,352 16.37x" in lines
     assert "as evaluated, head in fp32 178,839,552 3.12x" in lines
@@ -118,6 +128,7 @@ def test_the_command_prints_the_table():
         (["teacher=bart_bas"], "There is no teacher=bart_bas; the options, nearest first"),
         (["quant.bits=2-2"], "write an integer from 1 to 8, or W-E-A such as 2-2-8"),
         (["student.layers=9"], "only 6; write student.layers=6 or fewer."),
+        (["student.num_heads=5"], "write one of 1, 2, 4, or null for the teacher's."),
         (["teacher=none"], "teacher=none has no size; write"),
         (["teacher=hub"], "teacher.path has no value"),
         (["teacher=./nowhere"], "there is no such folder"),

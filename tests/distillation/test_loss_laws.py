@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from dq_lightning.distillation.loss import Batch, Loss
+from dq_lightning.distillation.loss import Batch, Loss, pair_layers
 from dq_lightning.distillation.masking import source_mask, target_mask
 
 CONF = Path(__file__).parents[2] / "conf" / "loss"
@@ -265,3 +265,20 @@ def test_tensors_of_another_width_raise(distillation_loss: Loss, make_sample: Ca
     narrow = sample.teacher.map(lambda _, tensor: tensor[..., :-1])
     with pytest.raises(ValueError, match="shape"):
         distillation_loss(sample.student, narrow, sample.batch)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "cut", "remedy"),
+    [
+        ("encoder_hidden_states", (..., slice(1)), "equal widths: drop student.width or set the"),
+        ("cross_attentions", (slice(None), slice(1)), "drop student.num_heads, .* distill=amad$"),
+        ("decoder_hidden_states", (slice(None), slice(1)), "build the student from this teacher"),
+    ],
+)
+def test_narrow_students_are_told_what_to_write(
+    make_sample: Callable, attribute: str, cut: Any, remedy: str
+) -> None:
+    sample = make_sample()
+    setattr(sample.student, attribute, [t[cut] for t in getattr(sample.student, attribute)])
+    with pytest.raises(ValueError, match=f"^{attribute}.*shape.*{remedy}"):
+        pair_layers(sample.student, sample.teacher, attribute)
