@@ -92,9 +92,9 @@ class QuantizationRecipe:
     def __post_init__(self) -> None:
         if self.head not in get_args(Head):
             raise ValueError(f"quant.head={self.head!r} is unknown; write tied, fp or int8.")
-        for site in ("activation", "attention"):
-            factory: QuantizerFactory | None = getattr(self, site)
-            if factory is not None and (quantizer := factory()).weights_only:
+        for site in ("activation", "feed_forward", "attention", "probabilities"):
+            factory: QuantizerFactory | str | None = getattr(self, site)
+            if callable(factory) and (quantizer := factory()).weights_only:
                 raise ValueError(
                     f"quant.{site}.quantizer: {type(quantizer).__name__} learns a scale for each "
                     f"row of a weight here; write quant.{site}.quantizer.granularity=per_tensor "

@@ -29,7 +29,9 @@ Recipe = Callable[..., DictConfig]
 def prepared(module: nn.Module, cfg: DictConfig) -> nn.Module:
     """The layer, prepared as a part of any model; there is no attention to choose."""
     model = nn.Sequential(module)
-    prepare(model, replace(build_recipe(cfg.quant), attention=None), bart.FAMILY)
+    prepare(
+        model, replace(build_recipe(cfg.quant), attention=None, probabilities=None), bart.FAMILY
+    )
     assert type(model[0]) is not type(module)
     return model
 
