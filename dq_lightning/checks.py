@@ -36,8 +36,10 @@ def check_config(cfg: DictConfig) -> None:
             raise ValueError(f"{key}={value} is no whole number from 1; write one, as {key}=8.")
     if not _is_whole(cfg.seed, at_least=0):
         raise ValueError(f"seed={cfg.seed} is no whole number from 0; write one, such as seed=28.")
-    for key in ("optimizer.lr", "optimizer.weight_decay"):
+    for key in ("optimizer.lr", "optimizer.weight_decay", "optimizer.scale_lr"):
         value = OmegaConf.select(cfg, key, default=0.0)
+        if value is None and key == "optimizer.scale_lr":
+            continue  # as lr
         if isinstance(value, str | bool) or value is None or value < 0:
             raise ValueError(f"{key}={value} is no number from 0; write one, such as {key}=0.001.")
     if cfg.student.save_dtype not in _SAVE_DTYPES:

@@ -201,14 +201,17 @@ def build_training(
         logger=build_loggers(cfg),
         default_root_dir=str(checkpoints.parent),
     )
+    optimizer = plain(cfg.optimizer)
+    scale_lr = optimizer.pop("scale_lr", None)  # of a parameter group, no argument of the optimizer
     module = DistillationModule(
         parts.student,
         parts.teacher,
         parts.objective,
         parts.metric,
         parts.generator,
-        build(cfg.optimizer),
+        build(optimizer),
         build(cfg.scheduler),
+        scale_lr,
     )
     return trainer, module
 

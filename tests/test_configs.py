@@ -32,6 +32,9 @@ AT_RUN_TIME = {
 }
 """Arguments that code gives, by the name of the config node (or the one above it)."""
 
+FOR_CODE = {"optimizer": {"scale_lr"}}
+"""Keys that code reads itself, by the name of the config node."""
+
 
 def options(group: str) -> list[str]:
     return sorted(
@@ -76,7 +79,8 @@ def nodes(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
 def bind(path: tuple[str, ...], node: dict[str, Any]) -> None:
     """Raise a TypeError unless `_target_` takes the node's keys and lacks nothing it needs."""
     target = get_object(node["_target_"])
-    given = {key: value for key, value in node.items() if not re.fullmatch("_.*_", str(key))}
+    own = FOR_CODE.get(path[-1], set())
+    given = {k: v for k, v in node.items() if not re.fullmatch("_.*_", str(k)) and k not in own}
     names = {name for part in path[-2:] for name in AT_RUN_TIME.get(part, ())}
     signature = inspect.signature(target)
     missing = names & set(signature.parameters) - set(given)
