@@ -32,6 +32,7 @@ from dq_lightning.quantization.recipe import Bits, QuantizationRecipe, at_bits, 
 from dq_lightning.training.checkpoints import BestAndLast
 from dq_lightning.training.module import DistillationModule, default_device
 from dq_lightning.training.progress import ValidationLines
+from dq_lightning.training.quantization_schedule import QuantizationSchedule
 from dq_lightning.training.schedule import validation_interval
 
 
@@ -45,6 +46,7 @@ class Parts:
     teacher: Teacher | None
     student: PreTrainedModel
     preparation: dict[str, Any]
+    quant_schedule: QuantizationSchedule | None
     data: Seq2SeqDataModule
     objective: Objective
     metric: Metric
@@ -88,6 +90,7 @@ def build_parts(cfg: DictConfig) -> Parts:
     for model in (student, teacher.model) if teacher else (student,):
         model.set_attn_implementation(attention)
     preparation = prepare(student, recipe, family).as_dict()
+    schedule = build(cfg.quant_schedule) if cfg.quant_schedule else None
     return Parts(
         bits=recipe.bits,
         family=family,
@@ -95,6 +98,7 @@ def build_parts(cfg: DictConfig) -> Parts:
         teacher=teacher,
         student=student,
         preparation={"bits": str(recipe.bits), "head": recipe.head, **preparation},
+        quant_schedule=schedule and schedule(student, recipe, family),
         data=build_data(cfg, reader, tokenizer),
         objective=objective,
         metric=metric,
@@ -189,8 +193,11 @@ def build_training(
     accumulate = cfg.trainer.accumulate_grad_batches
     steps = cfg.steps or cfg.epochs * max(1, len(parts.data.train_dataloader()) // accumulate)
     monitor = f"validation/{parts.metric.primary}"
-    best = BestAndLast(checkpoints, monitor, parts.metric.higher_is_better)
+    schedule = parts.quant_schedule
+    after = schedule.starts(steps)[-1] if schedule else 0
+    best = BestAndLast(checkpoints, monitor, parts.metric.higher_is_better, after=after)
     callbacks: list[Callback] = [build(node) for node in cfg.callbacks.values()]
+    callbacks += [schedule] if schedule else []
     trainer = build(
         cfg.trainer,
         max_steps=steps,

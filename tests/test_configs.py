@@ -28,6 +28,7 @@ AT_RUN_TIME = {
     "quantizer": {"bits"},
     "optimizer": {"params"},
     "scheduler": {"optimizer", "num_training_steps"},
+    "quant_schedule": {"student", "recipe", "family"},
     "wandb": {"name", "group"},
 }
 """Arguments that code gives, by the name of the config node (or the one above it)."""
