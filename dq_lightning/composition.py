@@ -15,6 +15,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from dq_lightning.artifacts.finished import finished_run, model_folder
 from dq_lightning.checks import check_lengths
 from dq_lightning.data.datamodule import Seq2SeqDataModule
 from dq_lightning.data.source import SPLITS, DataSource
@@ -26,7 +27,13 @@ from dq_lightning.evaluation.metric import Metric
 from dq_lightning.models.family import ModelFamily, family_named, family_of
 from dq_lightning.models.layer_mapping import layer_mapping, parse_layers
 from dq_lightning.models.student import student_from_scratch, student_from_teacher
-from dq_lightning.models.teacher import Teacher, load_config, load_teacher, resolve_path
+from dq_lightning.models.teacher import (
+    Teacher,
+    load_config,
+    load_quantizers,
+    load_teacher,
+    resolve_path,
+)
 from dq_lightning.quantization.prepare import prepare
 from dq_lightning.quantization.recipe import Bits, QuantizationRecipe, at_bits, parse_bits
 from dq_lightning.training.checkpoints import BestAndLast
@@ -38,12 +45,16 @@ from dq_lightning.training.schedule import validation_interval
 
 @dataclass(frozen=True)
 class Parts:
-    """What a run is made of. A run without a teacher trains one from labels."""
+    """What a run is made of. A run without a teacher trains one from labels.
+
+    assistant: what was quantized of a teacher that is an earlier run's student.
+    """
 
     bits: Bits
     family: ModelFamily
     tokenizer: PreTrainedTokenizerBase
     teacher: Teacher | None
+    assistant: dict[str, Any] | None
     student: PreTrainedModel
     preparation: dict[str, Any]
     quant_schedule: QuantizationSchedule | None
@@ -89,15 +100,17 @@ def build_parts(cfg: DictConfig) -> Parts:
     attention = "eager" if ATTENTIONS in objective.requires else cfg.teacher.attention
     for model in (student, teacher.model) if teacher else (student,):
         model.set_attn_implementation(attention)
-    preparation = prepare(student, recipe, family).as_dict()
+    preparation = _prepare(student, recipe, family)
+    assistant = quantize_as_trained(teacher.model, cfg.teacher.path, family) if teacher else None
     schedule = build(cfg.quant_schedule) if cfg.quant_schedule else None
     return Parts(
         bits=recipe.bits,
         family=family,
         tokenizer=tokenizer,
         teacher=teacher,
+        assistant=assistant,
         student=student,
-        preparation={"bits": str(recipe.bits), "head": recipe.head, **preparation},
+        preparation=preparation,
         quant_schedule=schedule and schedule(student, recipe, family),
         data=build_data(cfg, reader, tokenizer),
         objective=objective,
@@ -147,7 +160,8 @@ def build_models(
         family, tokenizer = family_named(cfg.student.family), build(cfg.student.tokenizer)
         student = student_from_scratch(family, tokenizer, *layers, plain(cfg.student.config))
         return student, None, tokenizer, family
-    path = resolve_path(cfg.teacher.path)
+    given = resolve_path(cfg.teacher.path)
+    path = model_folder(given)
     config = load_config(path, cfg.teacher.revision)
     family = family_of(config)
     mapping = layer_mapping(
@@ -156,9 +170,38 @@ def build_models(
         cfg.student.encoder_mapping,
         cfg.student.decoder_mapping,
     )
-    model, tokenizer = load_teacher(path, family, cfg.teacher.revision)
+    model, tokenizer = load_teacher(path, family, cfg.teacher.revision, quantized=path != given)
     student = student_from_teacher(model, family, mapping, cfg.student.dropout)
     return student, Teacher(model, mapping), tokenizer, family
+
+
+def quantize_as_trained(
+    model: PreTrainedModel, path: str, family: ModelFamily
+) -> dict[str, Any] | None:
+    """Quantize a teacher that is an earlier run's student as that run did, learned scales included.
+
+    Returns what was quantized; None, and nothing happens, where `path` is no run directory.
+    """
+    run = finished_run(resolve_path(path))
+    if run is None:
+        return None
+    recipe = build_recipe(OmegaConf.create(run.read_text("config.yaml")).quant)
+    preparation = _prepare(model, recipe, family)
+    if preparation["swapped"].keys() != run.read_json("quantization.json")["swapped"].keys():
+        raise ValueError(
+            f"teacher.path={path} quantized other modules than this version does; repeat that run, "
+            f"or write teacher.path={run.student} for its weights in full precision."
+        )
+    load_quantizers(model, run.student)
+    model.eval().requires_grad_(False)
+    return preparation
+
+
+def _prepare(
+    model: PreTrainedModel, recipe: QuantizationRecipe, family: ModelFamily
+) -> dict[str, Any]:
+    report = prepare(model, recipe, family).as_dict()
+    return {"bits": str(recipe.bits), "head": recipe.head, **report}
 
 
 def build_data(

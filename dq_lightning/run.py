@@ -110,6 +110,7 @@ def _evaluate_teacher(cfg: DictConfig, parts: Parts, split: str) -> Evaluation |
         plain(cfg.metric),
         parts.device.type,
         torch.__version__,
+        *([parts.assistant] if parts.assistant else []),
     ]
     cache = Path(cfg.paths.cache)
     result = cached_evaluation(identity, cache, lambda: _evaluate(parts, model, split))

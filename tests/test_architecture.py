@@ -54,7 +54,7 @@ LIBRARIES = {
     "data": set(
         "torch transformers tokenizers datasets pyarrow filelock pytorch_lightning".split()
     ),
-    "models": {"torch", "transformers", "jaxtyping"},
+    "models": {"torch", "transformers", "safetensors", "jaxtyping"},
     "quantization": {"torch", "jaxtyping"},
     "distillation": {"torch", "jaxtyping"},
     "reporting": {"rich"},

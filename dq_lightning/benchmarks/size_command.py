@@ -19,6 +19,7 @@ from rich.table import Table
 from safetensors import safe_open
 from transformers import AutoConfig, PreTrainedConfig
 
+from dq_lightning.artifacts.finished import model_folder
 from dq_lightning.benchmarks.size import as_evaluated_bytes, meta_model, nominal_bytes, packed_bytes
 from dq_lightning.composition import build_recipe, chosen_layers, plain
 from dq_lightning.errors import one_sentence_errors
@@ -78,7 +79,7 @@ def teacher_config(teacher: DictConfig) -> tuple[PreTrainedConfig, bool]:
         raise ValueError(
             "teacher=none has no size; write teacher=<hub name or folder>, or teacher=bart_base."
         )
-    path = resolve_path(teacher.path)
+    path = model_folder(resolve_path(teacher.path))
     config = load_config(path, teacher.revision)
     return config, _is_tied(path, config, teacher.revision, family_of(config))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -16,6 +17,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.modeling_outputs import Seq2SeqLMOutput
+from transformers.utils import logging as transformers_logging
 
 from dq_lightning.models.family import ModelFamily
 from dq_lightning.models.layer_mapping import LayerMapping
@@ -72,10 +74,11 @@ def load_config(path: str, revision: str | None = None) -> object:
 
 
 def load_teacher(
-    path: str, family: ModelFamily, revision: str | None = None
+    path: str, family: ModelFamily, revision: str | None = None, *, quantized: bool = False
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model in float32 and tokenizer of a hub name or a local folder.
 
+    quantized: the folder may hold tensors of quantizers too, which `load_quantizers` reads later.
     Raises ValueError for a folder without weights, weights that do not fit the config, a missing
     tokenizer, and a tokenizer with more tokens than the model has embeddings.
     """
@@ -96,7 +99,10 @@ def load_teacher(
             f"teacher.path={path} holds no readable tokenizer; save one there with "
             f"tokenizer.save_pretrained ({_first_line(error)})."
         ) from error
+    verbosity = transformers_logging.get_verbosity()
     try:
+        if quantized:
+            transformers_logging.set_verbosity_error()  # else it lists each quantizer's tensors
         loaded = family.model_class.from_pretrained(
             path,
             revision=revision or "main",
@@ -108,11 +114,36 @@ def load_teacher(
         raise ValueError(
             f"teacher.path={path}: the weights cannot be loaded ({_first_line(error)})."
         ) from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
     # with output_loading_info it is a pair, which the stub does not say
     model, report = cast(tuple[PreTrainedModel, dict[str, Any]], loaded)
     _check_complete(report, family, path)
     check_tokenizer(tokenizer, model, path)
     return model, tokenizer
+
+
+def load_quantizers(model: PreTrainedModel, folder: Path) -> None:
+    """Give a prepared model the saved state of its quantizers, beside which its weights lie.
+
+    Loads all tensors once more, because only a prepared model has a place for those of quantizers.
+    Raises ValueError when the folder lacks one.
+    """
+    loaded: set[str] = set()
+    for file in sorted(folder.glob("*.safetensors")):
+        tensors = load_file(file)
+        model.load_state_dict(tensors, strict=False)
+        loaded |= tensors.keys()
+    state = model.state_dict(keep_vars=True)
+    found = {
+        id(state[name]) for name in loaded & state.keys()
+    }  # of tensors with several names, one
+    lacking = [k for k, v in state.items() if "quantizer" in k and id(v) not in found]
+    if lacking:
+        raise ValueError(
+            f"teacher.path={folder.parent} lacks {lacking[0]}, which its quantization needs; "
+            "repeat that run."
+        )
 
 
 def _check_complete(report: dict[str, Any], family: ModelFamily, path: str) -> None:
@@ -151,7 +182,7 @@ def weights_digest(model: PreTrainedModel) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
