@@ -28,6 +28,7 @@ AT_RUN_TIME = {
     "quantizer": {"bits"},
     "optimizer": {"params"},
     "scheduler": {"optimizer", "num_training_steps"},
+    "pseudo_label": {"rows", "texts"},
     "quant_schedule": {"student", "recipe", "family"},
     "wandb": {"name", "group"},
 }

@@ -1,4 +1,4 @@
-"""Runs in stages, end to end on a tiny task: schedules, teacher assistants."""
+"""Runs in stages, end to end on a tiny task: schedules, teacher assistants, pseudo-labels."""
 
 import csv
 import itertools
@@ -198,3 +198,75 @@ def test_other_modules_are_refused(
     (copy / "student").symlink_to(first.student)
     place.run("other-modules", f"teacher.path={copy}", code=1)
     assert "quantized other modules than this version does" in capsys.readouterr().err
+
+
+PSEUDO = [
+    "pseudo_label=teacher",
+    "pseudo_label.shard_size=20",
+    "pseudo_label.generation.num_beams=2",
+]
+
+
+def test_pseudo_labels_go_on_where_they_stopped(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Stopped in the third of four shards; the result is that of a run that never stopped."""
+    from dq_lightning.evaluation import generation
+
+    calls = itertools.count()
+
+    def failing(*arguments: Any) -> Any:
+        if next(calls) == 2:
+            raise ArithmeticError("stopped by the test")
+        return generation.generate_split(*arguments)
+
+    with mock.patch("dq_lightning.run.generate_split", failing):
+        place.run("pseudo-broken", *PSEUDO, code=1)
+    assert capsys.readouterr().out.count("Teacher's targets: ") == 2
+    ended = place.run("pseudo-ended", *PSEUDO)
+    assert capsys.readouterr().out.count("Teacher's targets: ") == 2
+    again = place.run("pseudo-again", *PSEUDO, f"paths.cache={place.folder / 'other-cache'}")
+    assert capsys.readouterr().out.count("Teacher's targets: ") == 4
+    torch.testing.assert_close(weights(ended), weights(again), rtol=0, atol=0)
+    found = ended.read_json("metrics.json")
+    counts = found["pseudo_labels"]
+    assert (counts["targets"], counts["sources"]) == ("replace", 64)
+    assert found["run"]["train_rows"] == 64
+    for row in ended.read_jsonl("predictions.jsonl"):  # tested on the true labels
+        assert row["references"] == [" ".join(SOUNDS[letter] for letter in row["source"])]
+    status = place.run("pseudo-plain").read_json("metrics.json")
+    assert "pseudo_labels" not in status
+
+
+def test_empty_texts_fall_back_to_labels(place: Place) -> None:
+    """With a teacher that writes nothing, training is on the labels, bit for bit."""
+
+    def nothing(model: Any, batches: Any, generator: Any) -> Any:
+        return [""] * sum(len(batch["index"]) for batch in batches), 0.0
+
+    cache = f"paths.cache={place.folder / 'cache-of-nothing'}"
+    with mock.patch("dq_lightning.run.generate_split", nothing):
+        empty = place.run("pseudo-empty", *PSEUDO, "pseudo_label.targets=add", cache)
+    found = empty.read_json("metrics.json")["pseudo_labels"]
+    assert found == {"targets": "add", "sources": 64, "empty": 64}
+    plain = place.run("pseudo-none")
+    torch.testing.assert_close(weights(empty), weights(plain), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["pseudo_label.targets=mix"], "pseudo_label.targets=mix is unknown; write replace or add"),
+        (["pseudo_label.shard_size=0"], "pseudo_label.shard_size=0 is no whole number from 1"),
+        (
+            ["teacher=none", "student=scratch", "quant=none", "distill=labels_only",
+             "teacher.path=null", "student.layers=1-1"],
+            "pseudo_label=teacher needs a teacher",
+        ),
+    ],
+)  # fmt: skip
+def test_pseudo_labels_that_cannot_be(
+    place: Place, arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.run("pseudo-refused", "pseudo_label=teacher", *arguments, code=1)
+    assert sentence in capsys.readouterr().err
