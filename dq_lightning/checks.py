@@ -4,12 +4,16 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from dq_lightning.data.pseudo_labels import TARGETS
+
 _SAVE_DTYPES = ("float32", "float16", "bfloat16")
 _COUNTS = (
     "validations",
     "samples",
     "data.batch_size",
     "data.eval_batch_size",
+    "pseudo_label.batch_size",
+    "pseudo_label.shard_size",
     "data.max_source_length",
     "data.max_target_length",
     "trainer.accumulate_grad_batches",
@@ -31,13 +35,17 @@ def check_config(cfg: DictConfig) -> None:
     if cfg.steps is None and cfg.epochs is None:
         raise ValueError("steps and epochs are both null; write steps=1200 or epochs=16.")
     for key in (*_COUNTS, *_COUNTS_OR_NULL):
+        if key.startswith("pseudo_label.") and not cfg.pseudo_label:
+            continue
         value = OmegaConf.select(cfg, key)
         if (value is not None or key in _COUNTS) and not _is_whole(value, at_least=1):
             raise ValueError(f"{key}={value} is no whole number from 1; write one, as {key}=8.")
     if not _is_whole(cfg.seed, at_least=0):
         raise ValueError(f"seed={cfg.seed} is no whole number from 0; write one, such as seed=28.")
-    for key in ("optimizer.lr", "optimizer.weight_decay"):
+    for key in ("optimizer.lr", "optimizer.weight_decay", "optimizer.scale_lr"):
         value = OmegaConf.select(cfg, key, default=0.0)
+        if value is None and key == "optimizer.scale_lr":
+            continue  # as lr
         if isinstance(value, str | bool) or value is None or value < 0:
             raise ValueError(f"{key}={value} is no number from 0; write one, such as {key}=0.001.")
     if cfg.student.save_dtype not in _SAVE_DTYPES:
@@ -82,6 +90,15 @@ def _check_groups(cfg: DictConfig) -> None:
         raise ValueError(
             "teacher=none and student=scratch belong together (a model trained from labels alone); "
             "write teacher=none student=scratch quant=none distill=labels_only, or neither."
+        )
+    if cfg.pseudo_label and cfg.teacher.path is None:
+        raise ValueError(
+            "pseudo_label=teacher needs a teacher that writes the targets, and teacher=none has "
+            "none; write pseudo_label=none."
+        )
+    if cfg.pseudo_label and cfg.pseudo_label.targets not in TARGETS:
+        raise ValueError(
+            f"pseudo_label.targets={cfg.pseudo_label.targets} is unknown; write replace or add."
         )
 
 

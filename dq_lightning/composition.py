@@ -1,4 +1,4 @@
-"""Config -> objects: the one place that instantiates, in the order of the data's flow."""
+"""Config -> objects, in the order of the data's flow."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -9,13 +9,22 @@ import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from dq_lightning.artifacts.finished import finished_run, model_folder
+from dq_lightning.artifacts.student_folder import load_quantizers
 from dq_lightning.checks import check_lengths
+from dq_lightning.choices import (
+    build,
+    build_recipe,
+    cell_columns,
+    chosen_layers,
+    chosen_narrowing,
+    plain,
+)
 from dq_lightning.data.datamodule import Seq2SeqDataModule
 from dq_lightning.data.languages import language_settings, set_languages
 from dq_lightning.data.source import SPLITS, DataSource
@@ -25,62 +34,40 @@ from dq_lightning.distillation.objective import Objective
 from dq_lightning.evaluation.generation import TextGenerator
 from dq_lightning.evaluation.metric import Metric
 from dq_lightning.models.family import ModelFamily, family_named, family_of
-from dq_lightning.models.layer_mapping import layer_mapping, parse_layers
-from dq_lightning.models.narrowing import Narrowing, narrow_config
+from dq_lightning.models.layer_mapping import layer_mapping
+from dq_lightning.models.narrowing import narrow_config
 from dq_lightning.models.recording import attention_width
 from dq_lightning.models.student import student_from_scratch, student_from_teacher
 from dq_lightning.models.teacher import Teacher, load_config, load_teacher, resolve_path
 from dq_lightning.quantization.prepare import prepare
-from dq_lightning.quantization.recipe import Bits, QuantizationRecipe, at_bits, parse_bits
+from dq_lightning.quantization.recipe import Bits, QuantizationRecipe
 from dq_lightning.training.checkpoints import BestAndLast
 from dq_lightning.training.module import DistillationModule, default_device
 from dq_lightning.training.progress import ValidationLines
+from dq_lightning.training.quantization_schedule import QuantizationSchedule
 from dq_lightning.training.schedule import validation_interval
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a run is made of. A run without a teacher trains one from labels."""
+    """What a run is made of. A run without a teacher trains one from labels.
+
+    assistant: what was quantized of a teacher that is an earlier run's student.
+    """
 
     bits: Bits
     family: ModelFamily
     tokenizer: PreTrainedTokenizerBase
     teacher: Teacher | None
+    assistant: dict[str, Any] | None
     student: PreTrainedModel
     preparation: dict[str, Any]
+    quant_schedule: QuantizationSchedule | None
     data: Seq2SeqDataModule
     objective: Objective
     metric: Metric
     generator: TextGenerator
     device: torch.device
-
-
-def build(node: Any, **arguments: Any) -> Any:
-    """The object that a config node describes."""
-    return instantiate(node, **arguments)
-
-
-def plain(node: Any) -> Any:
-    """A config node as plain dicts, lists and scalars, interpolations resolved."""
-    return OmegaConf.to_container(node, resolve=True)
-
-
-def cell_columns(cfg: DictConfig) -> dict[str, Any]:
-    """What names this run in a grid; raises for bits and layers that cannot be read.
-
-    Other sizes of the student (student.num_heads=2) are part of it where the config gives them.
-    """
-    bits, layers = build_recipe(cfg.quant).bits, chosen_layers(cfg.student)
-    narrowing = chosen_narrowing(cfg.student)
-    return {
-        "name": " ".join([str(bits), f"{layers[0]}-{layers[1]}", *narrowing.words()]),
-        "weight_bits": bits.weight,
-        "embedding_bits": bits.embedding,
-        "activation_bits": bits.activation,
-        "encoder_layers": layers[0],
-        "decoder_layers": layers[1],
-        **narrowing.given(),
-    }
 
 
 def build_parts(cfg: DictConfig) -> Parts:
@@ -98,59 +85,24 @@ def build_parts(cfg: DictConfig) -> Parts:
     attention = "eager" if ATTENTIONS in objective.requires else cfg.teacher.attention
     for model in (student, teacher.model) if teacher else (student,):
         model.set_attn_implementation(attention)
-    preparation = prepare(student, recipe, family).as_dict()
+    preparation = _prepare(student, recipe, family)
+    assistant = quantize_as_trained(teacher.model, cfg.teacher.path, family) if teacher else None
+    schedule = build(cfg.quant_schedule) if cfg.quant_schedule else None
     return Parts(
         bits=recipe.bits,
         family=family,
         tokenizer=tokenizer,
         teacher=teacher,
+        assistant=assistant,
         student=student,
-        preparation={"bits": str(recipe.bits), "head": recipe.head, **preparation},
+        preparation=preparation,
+        quant_schedule=schedule and schedule(student, recipe, family),
         data=build_data(cfg, reader, tokenizer),
         objective=objective,
         metric=metric,
         generator=TextGenerator(tokenizer, generation_settings(cfg, tokenizer)),
         device=torch.device("cpu") if cfg.trainer.accelerator == "cpu" else default_device(),
     )
-
-
-def chosen_layers(student: DictConfig) -> tuple[int, int]:
-    """(encoder, decoder) layers: those of student.layers, where no own number is given."""
-    layers = parse_layers(student.layers)
-    own = student.encoder_layers, student.decoder_layers
-    return parse_layers(
-        "-".join(str(a if b is None else b) for a, b in zip(layers, own, strict=True))
-    )
-
-
-def chosen_narrowing(student: DictConfig) -> Narrowing:
-    """The student's own sizes; a student from scratch has all of its own in its config."""
-    return Narrowing(student.get("num_heads"), student.get("width"), student.get("feed_forward"))
-
-
-def build_recipe(quant: DictConfig) -> QuantizationRecipe:
-    """The quantizer of each site at its own bits, or at those of quant.bits."""
-    bits = parse_bits(quant.bits)
-    sites: dict[str, Any] = {}
-    for site, default, general in (
-        ("weight", bits.weight, None),
-        ("embedding", bits.embedding, None),
-        ("activation", bits.activation, None),
-        ("attention", bits.activation, None),
-        ("feed_forward", bits.activation, "activation"),
-        ("probabilities", bits.activation, "attention"),
-    ):
-        node, own = quant[site].quantizer, quant[site].bits
-        if node is None and general is not None:  # nothing of its own: as the general site
-            node, own = quant[general].quantizer, quant[general].bits if own is None else own
-        sites[site] = at_bits(build(node), default if own is None else own)
-        try:
-            _ = sites[site] and sites[site]()
-        except ValueError as error:
-            chosen = f"quant.bits={quant.bits}" if own is None else f"quant.{site}.bits={own}"
-            raise ValueError(f"quant.{site}.quantizer at {chosen}: {error}") from error
-    exclude = (quant.exclude,) if isinstance(quant.exclude, str) else tuple(quant.exclude)
-    return QuantizationRecipe(**sites, head=quant.head, exclude=exclude)
 
 
 def build_models(
@@ -162,7 +114,7 @@ def build_models(
         family, tokenizer = family_named(cfg.student.family), build(cfg.student.tokenizer)
         student = student_from_scratch(family, tokenizer, *layers, plain(cfg.student.config))
         return student, None, tokenizer, family
-    path = resolve_path(cfg.teacher.path)
+    path = model_folder(resolve_path(cfg.teacher.path))
     config = load_config(path, cfg.teacher.revision)
     family = family_of(config)
     mapping = layer_mapping(
@@ -181,6 +133,35 @@ def build_models(
 def build_widths(model: PreTrainedModel) -> Widths:
     """How wide the model's hidden states and its attention are."""
     return Widths(model.config.hidden_size, attention_width(model))
+
+
+def quantize_as_trained(
+    model: PreTrainedModel, path: str, family: ModelFamily
+) -> dict[str, Any] | None:
+    """Quantize a teacher that is an earlier run's student as that run did, learned scales included.
+
+    Returns what was quantized; None, and nothing happens, where `path` is no run directory.
+    """
+    run = finished_run(resolve_path(path))
+    if run is None:
+        return None
+    recipe = build_recipe(OmegaConf.create(run.read_text("config.yaml")).quant)
+    preparation = _prepare(model, recipe, family)
+    if preparation["swapped"].keys() != run.read_json("quantization.json")["swapped"].keys():
+        raise ValueError(
+            f"teacher.path={path} quantized other modules than this version does; repeat that run, "
+            f"or write teacher.path={run.student} for its weights in full precision."
+        )
+    load_quantizers(model, run.student)
+    model.eval().requires_grad_(False)
+    return preparation
+
+
+def _prepare(
+    model: PreTrainedModel, recipe: QuantizationRecipe, family: ModelFamily
+) -> dict[str, Any]:
+    report = prepare(model, recipe, family).as_dict()
+    return {"bits": str(recipe.bits), "head": recipe.head, **report}
 
 
 def build_data(
@@ -222,8 +203,11 @@ def build_training(
     accumulate = cfg.trainer.accumulate_grad_batches
     steps = cfg.steps or cfg.epochs * max(1, len(parts.data.train_dataloader()) // accumulate)
     monitor = f"validation/{parts.metric.primary}"
-    best = BestAndLast(checkpoints, monitor, parts.metric.higher_is_better)
+    schedule = parts.quant_schedule
+    after = schedule.starts(steps)[-1] if schedule else 0
+    best = BestAndLast(checkpoints, monitor, parts.metric.higher_is_better, after=after)
     callbacks: list[Callback] = [build(node) for node in cfg.callbacks.values()]
+    callbacks += [schedule] if schedule else []
     trainer = build(
         cfg.trainer,
         max_steps=steps,
@@ -234,14 +218,17 @@ def build_training(
         logger=build_loggers(cfg),
         default_root_dir=str(checkpoints.parent),
     )
+    optimizer = plain(cfg.optimizer)
+    scale_lr = optimizer.pop("scale_lr", None)  # of a parameter group, no argument of the optimizer
     module = DistillationModule(
         parts.student,
         parts.teacher,
         parts.objective,
         parts.metric,
         parts.generator,
-        build(cfg.optimizer),
+        build(optimizer),
         build(cfg.scheduler),
+        scale_lr,
     )
     return trainer, module
 

@@ -1,5 +1,6 @@
 """One run, told in order: parts -> teacher's scores -> fit -> test -> artifact."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,16 @@ from transformers import PreTrainedModel
 
 from dq_lightning.artifacts.artifact import Artifact, environment, versions
 from dq_lightning.artifacts.results import drops, prediction_rows
+from dq_lightning.artifacts.shards import texts_in_shards
 from dq_lightning.artifacts.student_folder import save_student
 from dq_lightning.benchmarks.generation_time import generation_seconds
 from dq_lightning.benchmarks.size import nominal_bytes
 from dq_lightning.checks import check_config
-from dq_lightning.composition import Parts, build_parts, build_training, cell_columns, plain
+from dq_lightning.choices import build, cell_columns, plain
+from dq_lightning.composition import Parts, build_parts, build_training
+from dq_lightning.data.pseudo_labels import distinct
 from dq_lightning.evaluation.evaluate import Evaluation, cached_evaluation, evaluate
+from dq_lightning.evaluation.generation import generate_split
 from dq_lightning.models.teacher import weights_digest
 from dq_lightning.quantization.recipe import Bits
 from dq_lightning.reporting.terminal import print_run_table
@@ -41,6 +46,7 @@ def run(cfg: DictConfig) -> float:
         artifact.write_json("quantization.json", parts.preparation)
         validated, tested = (_evaluate_teacher(cfg, parts, name) for name in ("validation", "test"))
         scores = validated.scores if validated else {}
+        pseudo_labels = _pseudo_label(cfg, parts)
         trainer, module = build_training(cfg, parts, artifact.checkpoints, scores)
         trainer.fit(module, datamodule=parts.data, ckpt_path=resume)
         load_best(trainer, module, parts.data)
@@ -48,7 +54,7 @@ def run(cfg: DictConfig) -> float:
         round_weights(parts.student, dtype)
         student = _evaluate(parts, parts.student, "test")
         print(f"Student on test: {_shown(student)}", flush=True)
-        metrics = _metrics(cfg, parts, trainer.global_step, student, tested)
+        metrics = _metrics(cfg, parts, trainer.global_step, student, tested) | pseudo_labels
         _save(artifact, parts, dtype, metrics, _predictions(parts, student, tested))
         log_results(trainer.loggers, metrics, artifact.read_jsonl("predictions.jsonl"), cfg.samples)
         print_run_table(metrics)
@@ -102,20 +108,58 @@ def _evaluate_teacher(cfg: DictConfig, parts: Parts, split: str) -> Evaluation |
     identity = [
         _EVALUATION_FORMAT,
         versions("transformers", "rouge-score", "sacrebleu"),
-        weights_digest(model),
-        plain(OmegaConf.create(model.config.to_dict() | {"transformers_version": None})),
-        parts.data.key,
-        split,
-        parts.data.limits[split],
+        *_written_by(model, parts.data.key, split, parts.data.limits[split]),
         {**model.generation_config.to_dict(), **parts.generator.settings},  # pyright: ignore
         plain(cfg.metric),
         parts.device.type,
         torch.__version__,
+        *([parts.assistant] if parts.assistant else []),
     ]
     cache = Path(cfg.paths.cache)
     result = cached_evaluation(identity, cache, lambda: _evaluate(parts, model, split))
     print(f"Teacher on {split}: {_shown(result)}", flush=True)
     return result
+
+
+def _written_by(model: PreTrainedModel, *rows: Any) -> list[Any]:
+    """What decides a model's texts for some rows, generation settings aside."""
+    config = model.config.to_dict() | {"transformers_version": None}
+    return [weights_digest(model), plain(OmegaConf.create(config)), *rows]
+
+
+def _pseudo_label(cfg: DictConfig, parts: Parts) -> dict[str, Any]:
+    """Let the teacher write the training targets if so configured; what metrics.json says of it."""
+    node = cfg.pseudo_label
+    if not node:
+        return {}
+    assert parts.teacher is not None, "check_config lets no other run through"
+    model, rows = parts.teacher.model, distinct(parts.data.split("train"))
+    settings = {**parts.generator.settings, **plain(node.generation)}
+    generator = replace(parts.generator, settings=settings)
+    identity = [
+        _EVALUATION_FORMAT,
+        versions("transformers", "torch"),
+        *_written_by(model, parts.data.key),
+        {**model.generation_config.to_dict(), **settings},  # pyright: ignore
+        node.batch_size,
+        parts.device.type,
+        parts.assistant,
+    ]
+    model.to(parts.device)  # pyright: ignore[reportArgumentType]
+
+    def write(start: int, stop: int) -> list[str]:
+        batches = parts.data.batches(rows.select(range(start, stop)), node.batch_size)
+        with torch.random.fork_rng():
+            torch.manual_seed(start)  # where texts are sampled, a resumed run draws the same
+            return generate_split(model, batches, generator)[0]
+
+    cache = Path(cfg.paths.cache) / "pseudo_labels"
+    texts = texts_in_shards(cache, identity, len(rows), node.shard_size, write)
+    source = build(node.reader)(rows=parts.data.split("train"), texts=texts)
+    parts.data.train_on(source)
+    counts = {"sources": len(texts), "empty": source.num_empty}
+    print(f"Training on the teacher's targets ({node.targets}): {counts}", flush=True)
+    return {"pseudo_labels": {"targets": node.targets, **counts}}
 
 
 def _shown(result: Evaluation) -> str:

@@ -46,7 +46,7 @@ NEIGHBOURS = {
 }
 # The command line of the size benchmark composes a config, as train.py does.
 MORE_NEIGHBOURS = {
-    "dq_lightning/benchmarks/size_command.py": {"composition", "errors", "sweeps"},
+    "dq_lightning/benchmarks/size_command.py": {"choices", "errors", "sweeps"},
 }
 
 # Third-party packages of a folder; folders not named here may use any but CONFIG and LIGHTNING.
@@ -54,17 +54,17 @@ LIBRARIES = {
     "data": set(
         "torch transformers tokenizers datasets pyarrow filelock pytorch_lightning".split()
     ),
-    "models": {"torch", "transformers", "jaxtyping"},
+    "models": {"torch", "transformers", "safetensors", "jaxtyping"},
     "quantization": {"torch", "jaxtyping"},
     "distillation": {"torch", "jaxtyping"},
-    "reporting": {"rich"},
+    "reporting": {"rich", "matplotlib"},
     "sweeps": {"hydra", "omegaconf"},
 }
 # Registers the attention function and its mask with transformers.
 MORE_LIBRARIES = {"dq_lightning/quantization/attention.py": {"transformers"}}
 
 COMPOSITION_ROOT = {"dq_lightning/run.py", "dq_lightning/composition.py"}
-CHECKS = {"dq_lightning/checks.py"}
+CHECKS = {"dq_lightning/checks.py", "dq_lightning/choices.py"}
 CONFIG = {"hydra", "omegaconf"}
 READS_CONFIG = (
     COMPOSITION_ROOT

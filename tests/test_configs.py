@@ -12,7 +12,7 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from dq_lightning.composition import cell_columns
+from dq_lightning.choices import cell_columns
 from dq_lightning.models.layer_mapping import parse_layers
 from dq_lightning.quantization.recipe import parse_bits
 
@@ -29,9 +29,14 @@ AT_RUN_TIME = {
     "quantizer": {"bits"},
     "optimizer": {"params"},
     "scheduler": {"optimizer", "num_training_steps"},
+    "pseudo_label": {"rows", "texts"},
+    "quant_schedule": {"student", "recipe", "family"},
     "wandb": {"name", "group"},
 }
 """Arguments that code gives, by the name of the config node (or the one above it)."""
+
+FOR_CODE = {"optimizer": {"scale_lr"}}
+"""Keys that code reads itself, by the name of the config node."""
 
 
 def options(group: str) -> list[str]:
@@ -77,7 +82,8 @@ def nodes(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
 def bind(path: tuple[str, ...], node: dict[str, Any]) -> None:
     """Raise a TypeError unless `_target_` takes the node's keys and lacks nothing it needs."""
     target = get_object(node["_target_"])
-    given = {key: value for key, value in node.items() if not re.fullmatch("_.*_", str(key))}
+    own = FOR_CODE.get(path[-1], set())
+    given = {k: v for k, v in node.items() if not re.fullmatch("_.*_", str(k)) and k not in own}
     names = {name for part in path[-2:] for name in AT_RUN_TIME.get(part, ())}
     signature = inspect.signature(target)
     missing = names & set(signature.parameters) - set(given)

@@ -21,14 +21,9 @@ from safetensors import safe_open
 from transformers import AutoConfig, PreTrainedConfig
 
 from dq_lightning.artifacts.artifact import Artifact, environment
+from dq_lightning.artifacts.finished import model_folder
 from dq_lightning.benchmarks.size import as_evaluated_bytes, meta_model, nominal_bytes, packed_bytes
-from dq_lightning.composition import (
-    build_recipe,
-    cell_columns,
-    chosen_layers,
-    chosen_narrowing,
-    plain,
-)
+from dq_lightning.choices import build_recipe, cell_columns, chosen_layers, chosen_narrowing, plain
 from dq_lightning.errors import one_sentence_errors
 from dq_lightning.models.family import ModelFamily, family_of
 from dq_lightning.models.layer_mapping import layer_mapping
@@ -119,7 +114,7 @@ def teacher_config(teacher: DictConfig) -> tuple[PreTrainedConfig, bool]:
         raise ValueError(
             "teacher=none has no size; write teacher=<hub name or folder>, or teacher=bart_base."
         )
-    path = resolve_path(teacher.path)
+    path = model_folder(resolve_path(teacher.path))
     config = load_config(path, teacher.revision)
     return config, _is_tied(path, config, teacher.revision, family_of(config))
 

@@ -78,13 +78,19 @@ class Seq2SeqDataModule(pl.LightningDataModule):
             )
         return self.splits[name]
 
+    def train_on(self, source: DataSource) -> None:
+        """Replace the training rows by all those of `source`; `key` stays that of the others."""
+        self.setup()
+        splits, _ = tokenized_splits(source, self.tokenizer, self.tokenization, self.cache_dir)
+        self.splits["train"] = splits["train"]
+
     def references(self, name: str) -> dict[int, list[str]]:
         """Row index -> references of the split, as the batches' `index` names rows."""
         rows = self.split(name)
         return dict(zip(rows["index"], rows["references"], strict=True))
 
     def train_dataloader(self) -> DataLoader[Any]:
-        loader = self._loader("train", self.batch_size)
+        loader = self.batches(self.split("train"), self.batch_size, train=True)
         sampler = loader.sampler
         assert isinstance(sampler, BucketSampler)
         if self.trainer is not None:
@@ -97,20 +103,20 @@ class Seq2SeqDataModule(pl.LightningDataModule):
         return loader
 
     def val_dataloader(self) -> DataLoader[Any]:
-        return self._loader("validation", self.eval_batch_size)
+        return self.batches(self.split("validation"), self.eval_batch_size)
 
     def test_dataloader(self) -> DataLoader[Any]:
-        return self._loader("test", self.eval_batch_size)
+        return self.batches(self.split("test"), self.eval_batch_size)
 
-    def _loader(self, name: str, batch_size: int) -> DataLoader[Any]:
-        rows = self.split(name)
+    def batches(self, rows: Dataset, batch_size: int, *, train: bool = False) -> DataLoader[Any]:
+        """Batches of tokenized rows; those for training are shared among the ranks."""
         sampler = BucketSampler(
             _lengths(rows),
             batch_size,
             self.seed,
             rank=self.trainer.global_rank if self.trainer else 0,
-            num_replicas=self.trainer.world_size if self.trainer and name == "train" else 1,
-            multiple_of=self.accumulate_grad_batches if name == "train" else 1,
+            num_replicas=self.trainer.world_size if self.trainer and train else 1,
+            multiple_of=self.accumulate_grad_batches if train else 1,
         )
         columns = rows.with_format("numpy", columns=["input_ids", "labels", "index"])
         return DataLoader(

@@ -1,7 +1,7 @@
 """What to quantize, at how many bits."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, get_args
 
@@ -89,6 +89,15 @@ class QuantizationRecipe:
         """The bits each site really has; 32 where nothing is rounded."""
         return Bits(_bits(self.weight), _bits(self.embedding), _bits(self.activation))
 
+    def with_weight_bits(self, bits: int) -> "QuantizationRecipe":
+        """The recipe with weights and embeddings at `bits`, or at their own where those are more.
+
+        The factories must take `bits` anew, as those of `at_bits` do.
+        """
+        return replace(
+            self, weight=_at_least(self.weight, bits), embedding=_at_least(self.embedding, bits)
+        )
+
     def __post_init__(self) -> None:
         if self.head not in get_args(Head):
             raise ValueError(f"quant.head={self.head!r} is unknown; write tied, fp or int8.")
@@ -100,6 +109,10 @@ class QuantizationRecipe:
                     f"row of a weight here; write quant.{site}.quantizer.granularity=per_tensor "
                     "or choose another quantizer."
                 )
+
+
+def _at_least(factory: Callable[..., FakeQuantizer] | None, bits: int) -> QuantizerFactory | None:
+    return None if factory is None else partial(factory, bits=max(bits, factory().bits))
 
 
 def _bits(factory: QuantizerFactory | None) -> int:

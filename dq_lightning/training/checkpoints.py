@@ -16,15 +16,22 @@ class BestAndLast(ModelCheckpoint):
     """Keeps the checkpoint of the best validation, and the last one.
 
     monitor: the logged score that decides. minutes: the last checkpoint is renewed at least so
-    often between validations, so that an interrupted run loses no more.
+    often between validations, so that an interrupted run loses no more. after: validations up to
+    this step choose no best, because quantization is not yet what will be tested.
     """
 
     def __init__(
-        self, folder: Path, monitor: str, higher_is_better: bool, minutes: float = 10.0
+        self,
+        folder: Path,
+        monitor: str,
+        higher_is_better: bool,
+        minutes: float = 10.0,
+        after: int = 0,
     ) -> None:
         self.folder = folder
         self.higher_is_better = higher_is_better
         self.minutes = minutes
+        self.after = after
         self.validated_step = -1
         self._saved = time.monotonic()
         super().__init__(
@@ -49,7 +56,8 @@ class BestAndLast(ModelCheckpoint):
             self._save_last(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        super().on_validation_end(trainer, pl_module)
+        if trainer.global_step > self.after:
+            super().on_validation_end(trainer, pl_module)
         if not trainer.sanity_checking:
             self.validated_step = trainer.global_step
             self._save_last(trainer)  # save_last=True would renew it beside a new best only

@@ -14,7 +14,7 @@ from dq_lightning.evaluation.generation import TextGenerator
 from dq_lightning.evaluation.metric import Metric
 from dq_lightning.models.recording import record
 from dq_lightning.models.teacher import Teacher
-from dq_lightning.training.parameter_groups import parameter_groups
+from dq_lightning.training.parameter_groups import learning_rates, parameter_groups
 
 Batch = dict[str, Tensor]
 
@@ -23,8 +23,9 @@ class DistillationModule(pl.LightningModule):
     """Trains `student` against `teacher` (or the labels alone, without one).
 
     make_optimizer: parameter groups -> optimizer. make_schedule: (optimizer, number of optimizer
-    steps) -> learning-rate schedule, stepped after every optimizer step. Trained and saved in
-    checkpoints are the student and the objective's own parameters, never the teacher.
+    steps) -> learning-rate schedule, stepped after every optimizer step. scale_lr: learning rate of
+    the quantizers' learned scales; None: that of the weights. Trained and saved in checkpoints are
+    the student and the objective's own parameters, never the teacher.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class DistillationModule(pl.LightningModule):
         generator: TextGenerator,
         make_optimizer: Callable[[list[dict[str, Any]]], Optimizer],
         make_schedule: Callable[[Optimizer, int], Any],
+        scale_lr: float | None = None,
     ) -> None:
         super().__init__()
         self.student = student
@@ -45,6 +47,7 @@ class DistillationModule(pl.LightningModule):
         self.generator = generator
         self.make_optimizer = make_optimizer
         self.make_schedule = make_schedule
+        self.scale_lr = scale_lr
         self.predictions: dict[int, str] = {}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -56,8 +59,7 @@ class DistillationModule(pl.LightningModule):
         result = self.objective(student, teacher, {**batch, **inputs})
         parts = {f"train/{name}": value for name, value in result.parts.items()}
         self.log_dict({"train/loss": result.total.detach(), **parts}, prog_bar=True)
-        optimizer = self.trainer.optimizers[0]
-        self.log("lr", optimizer.param_groups[0]["lr"])
+        self.log_dict(learning_rates(self.trainer.optimizers[0].param_groups))
         return result.total
 
     def _inputs(self, batch: Batch) -> Batch:
@@ -88,7 +90,7 @@ class DistillationModule(pl.LightningModule):
         self.log_dict({f"validation/{name}": value for name, value in scores.items()})
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.make_optimizer(parameter_groups(self))
+        optimizer = self.make_optimizer(parameter_groups(self, self.scale_lr))
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = {"scheduler": self.make_schedule(optimizer, steps), "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": schedule}

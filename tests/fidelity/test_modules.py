@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from dq_lightning.composition import build_recipe
+from dq_lightning.choices import build_recipe
 from dq_lightning.models import bart
 from dq_lightning.quantization.fake_quantizer import Granularity
 from dq_lightning.quantization.modules import FakeQuantizedEmbedding, ParameterQuantizer

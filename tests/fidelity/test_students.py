@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import BartConfig, BartForConditionalGeneration, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
-from dq_lightning.composition import build_recipe, chosen_layers
+from dq_lightning.choices import build_recipe, chosen_layers
 from dq_lightning.distillation.loss import ATTENTIONS, HIDDEN_STATES, Loss
 from dq_lightning.models.bart import FAMILY
 from dq_lightning.models.layer_mapping import LayerMapping, default_mapping, layer_mapping

@@ -8,7 +8,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from transformers import AutoModelForSeq2SeqLM
 
-from dq_lightning.composition import build, build_models
+from dq_lightning.choices import build
+from dq_lightning.composition import build_models
 from dq_lightning.models.family import family_of
 from dq_lightning.models.layer_mapping import LayerMapping
 from dq_lightning.models.layout import FEED_FORWARD, HEADS, PAIRS, VALUES, WIDTH

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from dq_lightning.composition import build_recipe
+from dq_lightning.choices import build_recipe
 from dq_lightning.models.family import family_of
 from dq_lightning.models.layer_mapping import LayerMapping
 from dq_lightning.models.student import student_from_teacher

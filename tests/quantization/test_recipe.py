@@ -7,7 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from dq_lightning.composition import build_recipe
+from dq_lightning.choices import build_recipe
 from dq_lightning.quantization.asymmetric import AsymmetricQuantizer
 from dq_lightning.quantization.identity import IdentityQuantizer
 from dq_lightning.quantization.recipe import Bits, QuantizationRecipe, at_bits, parse_bits

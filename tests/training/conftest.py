@@ -177,7 +177,7 @@ def fit(
     """Train as the composition root does, from scratch or from the file `ckpt`.
 
     Every validation leaves a checkpoint step=<n>.ckpt in `folder`; `seed_callback=False` trains
-    without StepSeed.
+    without StepSeed. schedule: makes the callback that changes the student's quantizers.
     """
 
     def run(
@@ -192,6 +192,7 @@ def fit(
         teacher: bool = True,
         seed_callback: bool = True,
         callbacks: list[pl.Callback] | None = None,
+        schedule: Callable[[PreTrainedModel], pl.Callback] | None = None,
     ) -> Fitted:
         recorder = Recorder()
         torch.manual_seed(0 if ckpt is None else 12345)  # the past of a resumed process differs
@@ -199,7 +200,9 @@ def fit(
             tmp_path / folder, filename="{step}", monitor="validation/wer", mode="min",
             save_top_k=-1, save_last=True,
         )  # fmt: skip
-        seed = [StepSeed(3)] if seed_callback else []
+        module = make_module(quantized=quantized, teacher=teacher)
+        seed: list[pl.Callback] = [StepSeed(3)] if seed_callback else []
+        seed += [schedule(module.student)] if schedule else []
         given = any(isinstance(callback, ProgressBar) for callback in callbacks or [])
         bars = [] if given else [ProgressLines(1e9)]
         trainer = pl.Trainer(
@@ -210,7 +213,6 @@ def fit(
             enable_model_summary=False, deterministic="warn", gradient_clip_val=1.0,
             default_root_dir=tmp_path, log_every_n_steps=1,
         )  # fmt: skip
-        module = make_module(quantized=quantized, teacher=teacher)
         data = make_data(batch_size, accumulate)
         trainer.fit(module, datamodule=data, ckpt_path=ckpt, weights_only=False)
         return Fitted(module, trainer, recorder)

@@ -1,0 +1,77 @@
+"""What a config chooses, as plain values: bits, layers, sizes, and the quantizer of each site."""
+
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from dq_lightning.models.layer_mapping import parse_layers
+from dq_lightning.models.narrowing import Narrowing
+from dq_lightning.quantization.recipe import QuantizationRecipe, at_bits, parse_bits
+
+
+def build(node: Any, **arguments: Any) -> Any:
+    """The object that a config node describes."""
+    return instantiate(node, **arguments)
+
+
+def plain(node: Any) -> Any:
+    """A config node as plain dicts, lists and scalars, interpolations resolved."""
+    return OmegaConf.to_container(node, resolve=True)
+
+
+def cell_columns(cfg: DictConfig) -> dict[str, Any]:
+    """What names this run in a grid; raises for bits and layers that cannot be read.
+
+    Other sizes of the student (student.num_heads=2) are part of it where the config gives them.
+    """
+    bits, layers = build_recipe(cfg.quant).bits, chosen_layers(cfg.student)
+    narrowing = chosen_narrowing(cfg.student)
+    return {
+        "name": " ".join([str(bits), f"{layers[0]}-{layers[1]}", *narrowing.words()]),
+        "weight_bits": bits.weight,
+        "embedding_bits": bits.embedding,
+        "activation_bits": bits.activation,
+        "encoder_layers": layers[0],
+        "decoder_layers": layers[1],
+        **narrowing.given(),
+    }
+
+
+def chosen_layers(student: DictConfig) -> tuple[int, int]:
+    """(encoder, decoder) layers: those of student.layers, where no own number is given."""
+    layers = parse_layers(student.layers)
+    own = student.encoder_layers, student.decoder_layers
+    return parse_layers(
+        "-".join(str(a if b is None else b) for a, b in zip(layers, own, strict=True))
+    )
+
+
+def chosen_narrowing(student: DictConfig) -> Narrowing:
+    """The student's own sizes; a student from scratch has all of its own in its config."""
+    return Narrowing(student.get("num_heads"), student.get("width"), student.get("feed_forward"))
+
+
+def build_recipe(quant: DictConfig) -> QuantizationRecipe:
+    """The quantizer of each site at its own bits, or at those of quant.bits."""
+    bits = parse_bits(quant.bits)
+    sites: dict[str, Any] = {}
+    for site, default, general in (
+        ("weight", bits.weight, None),
+        ("embedding", bits.embedding, None),
+        ("activation", bits.activation, None),
+        ("attention", bits.activation, None),
+        ("feed_forward", bits.activation, "activation"),
+        ("probabilities", bits.activation, "attention"),
+    ):
+        node, own = quant[site].quantizer, quant[site].bits
+        if node is None and general is not None:  # nothing of its own: as the general site
+            node, own = quant[general].quantizer, quant[general].bits if own is None else own
+        sites[site] = at_bits(build(node), default if own is None else own)
+        try:
+            _ = sites[site] and sites[site]()
+        except ValueError as error:
+            chosen = f"quant.bits={quant.bits}" if own is None else f"quant.{site}.bits={own}"
+            raise ValueError(f"quant.{site}.quantizer at {chosen}: {error}") from error
+    exclude = (quant.exclude,) if isinstance(quant.exclude, str) else tuple(quant.exclude)
+    return QuantizationRecipe(**sites, head=quant.head, exclude=exclude)

@@ -1,0 +1,272 @@
+"""Runs in stages, end to end on a tiny task: schedules, teacher assistants, pseudo-labels."""
+
+import csv
+import itertools
+import json
+import os
+import runpy
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from safetensors.torch import load_file
+
+from dq_lightning.artifacts.artifact import Artifact
+from dq_lightning.data.g2p_tokenizer import build_g2p_tokenizer
+from dq_lightning.models import bart
+from dq_lightning.models.student import student_from_scratch
+
+TRAIN = Path(__file__).parents[1] / "train.py"
+SOUNDS = dict(zip("aeioubdfgkmst", "AE EH IH AA AH B D F G K M S T".split(), strict=True))
+STOP_AT = "DQ_LIGHTNING_TEST_STAGES_STOP_AT"
+LEARNED = [
+    "quantizer@quant.weight.quantizer=dynamic_scaling",
+    "quantizer@quant.embedding.quantizer=lsq",
+    "quantizer@quant.activation.quantizer=lsq_plus",
+    *(f"quant.{s}.quantizer.granularity=per_tensor" for s in ("weight", "embedding", "activation")),
+    "quant.activation.quantizer.activation=true",
+]
+
+
+class Stop(pl.Callback):
+    """Raises before the optimizer step that the environment names, if it names one."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *arguments: Any) -> None:
+        if str(trainer.global_step) == os.environ.get(STOP_AT):
+            raise ArithmeticError("stopped by the test")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder with a teacher and a dictionary, and the runs made there."""
+
+    folder: Path
+
+    def run(self, name: str, *more: str, code: int = 0, **env: str) -> Artifact:
+        runs = self.folder / "runs"
+        arguments = [
+            "debug=fast", "validations=2", "student.layers=2-1", "trainer.accelerator=cpu",
+            "logger=csv", f"+callbacks.stop._target_={__name__}.Stop",
+            f"teacher.path={self.folder / 'teacher'}", f"data.path={self.folder / 'words.dict'}",
+            "data.generation.max_new_tokens=12", f"hydra.run.dir={runs / name}",
+            f"paths.runs={runs}", f"paths.cache={self.folder / 'cache'}", *more,
+        ]  # fmt: skip
+        assert command(*arguments, **env) == code
+        return Artifact(runs / name)
+
+
+def command(*arguments: str, **env: str) -> int:
+    argv = [str(TRAIN), *arguments, "hydra/job_logging=none", "hydra/hydra_logging=none"]
+    environment, words = mock.patch.dict(os.environ, env), mock.patch.object(sys, "argv", argv)
+    with environment, words, warnings.catch_warnings():
+        try:
+            runpy.run_path(argv[0], run_name="__main__")
+        except SystemExit as leaving:
+            return int(leaving.code or 0)
+        finally:
+            torch.use_deterministic_algorithms(False)
+    return 0
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory):
+    place = Place(tmp_path_factory.mktemp("place"))
+    torch.manual_seed(0)
+    tokenizer = build_g2p_tokenizer()
+    sizes = {
+        "d_model": 16, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 24, "decoder_ffn_dim": 24, "max_position_embeddings": 64,
+        "decoder_start_token_id": 1, "forced_eos_token_id": None, "init_std": 0.5,
+    }  # fmt: skip
+    student_from_scratch(bart.FAMILY, tokenizer, 2, 2, sizes).save_pretrained(
+        place.folder / "teacher"
+    )
+    tokenizer.save_pretrained(place.folder / "teacher")
+    words = ("".join(letters) for letters in itertools.product("bdfgkmst", "aeiou", "bdgkt", "aeo"))
+    said = (f"{word} {' '.join(SOUNDS[letter] for letter in word)}\n" for word in words)
+    (place.folder / "words.dict").write_text("".join(said))
+    with mock.patch.dict(sys.modules, {__name__: sys.modules[__name__]}):  # Hydra imports Stop
+        yield place
+
+
+def texts(artifact: Artifact, model: str) -> list[str]:
+    return [row[model] for row in artifact.read_jsonl("predictions.jsonl")]
+
+
+def weights(artifact: Artifact) -> dict[str, torch.Tensor]:
+    return load_file(artifact.student / "model.safetensors")
+
+
+def curves(artifact: Artifact) -> list[dict[str, str]]:
+    file = max(artifact.logs.glob("*/metrics.csv"))
+    return list(csv.DictReader(file.read_text().splitlines()))
+
+
+@pytest.mark.parametrize("schedule", ["delayed", "progressive"])
+def test_a_schedule_from_the_command_line(place: Place, schedule: str) -> None:
+    """Stopped after the last switch (step 2) and resumed, it is the unbroken run bit for bit."""
+    chosen = [f"quant_schedule={schedule}", "validations=4"]
+    chosen += ["quant_schedule.fraction=0.5"] if schedule == "delayed" else []
+    unbroken = place.run(f"{schedule}-unbroken", *chosen)
+    place.run(f"{schedule}-broken", *chosen, code=1, **{STOP_AT: "2"})
+    resumed = place.run(f"{schedule}-broken", *chosen, "ckpt=last")
+    torch.testing.assert_close(weights(resumed), weights(unbroken), rtol=0, atol=0)
+    assert texts(resumed, "student") == texts(unbroken, "student")
+    (best,) = unbroken.checkpoints.glob("best-*.ckpt")
+    assert torch.load(best, weights_only=False)["global_step"] > 2
+    plain = place.run(f"{schedule}-plain")
+    assert weights(plain).keys() == weights(unbroken).keys()
+
+
+def test_a_rate_for_learned_scales(place: Place) -> None:
+    with_rate = place.run("rate", *LEARNED, "optimizer.scale_lr=0.01", "optimizer.lr=0.02")
+    rows = [row for row in curves(with_rate) if row["train/loss"]]
+    assert [float(row["lr"]) for row in rows] == pytest.approx([0.02, 0.015, 0.01, 0.005])
+    assert [float(row["scale_lr"]) for row in rows] == pytest.approx([0.01, 0.0075, 0.005, 0.0025])
+
+
+@pytest.fixture(scope="module")
+def first(place: Place) -> Artifact:
+    """A run whose student has learned scales and fp16 weights."""
+    return place.run("first", *LEARNED, "quant.bits=4-4-8", "student.save_dtype=float16")
+
+
+@pytest.fixture(scope="module")
+def second(place: Place, first: Artifact) -> Artifact:
+    return place.run("second", f"teacher={first.run_dir}", "student.layers=2-1", "quant.bits=2")
+
+
+def test_a_run_as_teacher_scores_as_it_did(first: Artifact, second: Artifact) -> None:
+    assert second.read_json("metrics.json")["teacher"] == first.read_json("metrics.json")["student"]
+    assert texts(second, "teacher") == texts(first, "student")
+
+
+def test_a_chain_of_three(place: Place, second: Artifact) -> None:
+    third = place.run("third", f"teacher={second.run_dir}", "student.layers=1-1", "quant.bits=2")
+    assert third.read_json("metrics.json")["teacher"] == second.read_json("metrics.json")["student"]
+    assert texts(third, "teacher") == texts(second, "student")
+    assert third.read_json("status.json")["status"] == "finished"
+
+
+def test_its_student_folder_is_a_teacher_in_full_precision(place: Place, first: Artifact) -> None:
+    """Another teacher, with scores of its own although the weights are the same."""
+    plain = place.run("plain-weights", f"teacher.path={first.student}")
+    assert texts(plain, "teacher") != texts(first, "student")
+
+
+def test_an_unfinished_run_is_no_teacher(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = place.run("unfinished", code=1, **{STOP_AT: "1"})
+    place.run("refused", f"teacher.path={broken.run_dir}", code=1)
+    assert (
+        "is a run that is failed; give the directory of a finished run" in capsys.readouterr().err
+    )
+
+
+def test_a_run_without_its_scales_is_refused(
+    place: Place, first: Artifact, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The folder's weights, but none of the learned scales."""
+    from safetensors.torch import save_file
+
+    copy = place.folder / "copy"
+    for name in ("config.yaml", "quantization.json", "status.json"):
+        Artifact(copy).write_text(name, first.read_text(name))
+    (copy / "student").mkdir()
+    for file in first.student.iterdir():
+        (copy / "student" / file.name).write_bytes(file.read_bytes())
+    kept = {name: value for name, value in weights(first).items() if "gamma" not in name}
+    save_file(kept, copy / "student" / "model.safetensors", metadata={"format": "pt"})
+    place.run("without-scales", f"teacher.path={copy}", code=1)
+    assert "which its quantization needs; repeat that run." in capsys.readouterr().err
+
+
+def test_other_modules_are_refused(
+    place: Place, first: Artifact, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = place.folder / "other"
+    for name in ("config.yaml", "status.json"):
+        Artifact(copy).write_text(name, first.read_text(name))
+    report = first.read_json("quantization.json")
+    report["swapped"].popitem()
+    Artifact(copy).write_json("quantization.json", json.loads(json.dumps(report)))
+    (copy / "student").symlink_to(first.student)
+    place.run("other-modules", f"teacher.path={copy}", code=1)
+    assert "quantized other modules than this version does" in capsys.readouterr().err
+
+
+PSEUDO = [
+    "pseudo_label=teacher",
+    "pseudo_label.shard_size=20",
+    "pseudo_label.generation.num_beams=2",
+]
+
+
+def test_pseudo_labels_go_on_where_they_stopped(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Stopped in the third of four shards; the result is that of a run that never stopped."""
+    from dq_lightning.evaluation import generation
+
+    calls = itertools.count()
+
+    def failing(*arguments: Any) -> Any:
+        if next(calls) == 2:
+            raise ArithmeticError("stopped by the test")
+        return generation.generate_split(*arguments)
+
+    with mock.patch("dq_lightning.run.generate_split", failing):
+        place.run("pseudo-broken", *PSEUDO, code=1)
+    assert capsys.readouterr().out.count("Teacher's targets: ") == 2
+    ended = place.run("pseudo-ended", *PSEUDO)
+    assert capsys.readouterr().out.count("Teacher's targets: ") == 2
+    again = place.run("pseudo-again", *PSEUDO, f"paths.cache={place.folder / 'other-cache'}")
+    assert capsys.readouterr().out.count("Teacher's targets: ") == 4
+    torch.testing.assert_close(weights(ended), weights(again), rtol=0, atol=0)
+    found = ended.read_json("metrics.json")
+    counts = found["pseudo_labels"]
+    assert (counts["targets"], counts["sources"]) == ("replace", 64)
+    assert found["run"]["train_rows"] == 64
+    for row in ended.read_jsonl("predictions.jsonl"):  # tested on the true labels
+        assert row["references"] == [" ".join(SOUNDS[letter] for letter in row["source"])]
+    status = place.run("pseudo-plain").read_json("metrics.json")
+    assert "pseudo_labels" not in status
+
+
+def test_empty_texts_fall_back_to_labels(place: Place) -> None:
+    """With a teacher that writes nothing, training is on the labels, bit for bit."""
+
+    def nothing(model: Any, batches: Any, generator: Any) -> Any:
+        return [""] * sum(len(batch["index"]) for batch in batches), 0.0
+
+    cache = f"paths.cache={place.folder / 'cache-of-nothing'}"
+    with mock.patch("dq_lightning.run.generate_split", nothing):
+        empty = place.run("pseudo-empty", *PSEUDO, "pseudo_label.targets=add", cache)
+    found = empty.read_json("metrics.json")["pseudo_labels"]
+    assert found == {"targets": "add", "sources": 64, "empty": 64}
+    plain = place.run("pseudo-none")
+    torch.testing.assert_close(weights(empty), weights(plain), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["pseudo_label.targets=mix"], "pseudo_label.targets=mix is unknown; write replace or add"),
+        (["pseudo_label.shard_size=0"], "pseudo_label.shard_size=0 is no whole number from 1"),
+        (
+            ["teacher=none", "student=scratch", "quant=none", "distill=labels_only",
+             "teacher.path=null", "student.layers=1-1"],
+            "pseudo_label=teacher needs a teacher",
+        ),
+    ],
+)  # fmt: skip
+def test_pseudo_labels_that_cannot_be(
+    place: Place, arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.run("pseudo-refused", "pseudo_label=teacher", *arguments, code=1)
+    assert sentence in capsys.readouterr().err
