@@ -207,6 +207,7 @@ def build_training(
     after = schedule.starts(steps)[-1] if schedule else 0
     best = BestAndLast(checkpoints, monitor, parts.metric.higher_is_better, after=after)
     callbacks: list[Callback] = [build(node) for node in cfg.callbacks.values()]
+    callbacks += [build(cfg.averaging)] if cfg.averaging else []
     callbacks += [schedule] if schedule else []
     trainer = build(
         cfg.trainer,

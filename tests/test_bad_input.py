@@ -77,14 +77,10 @@ CASES = {
     "layers: no number": Case(
         [*WORDS, "student.layers=two"], "student.layers=", "two", "such as 3, or two such as 6-3"
     ),
-    "heads": Case(
-        [*WORDS, "student.num_heads=3"], "student.num_heads=", "3", "one of 1, 2, or null"
-    ),
-    "width": Case(
-        [*WORDS, "student.width=17"], "student.width=", "17", "write student.width=16 or less"
-    ),
+    "heads": Case([*WORDS, "student.num_heads=3"], "student.num_heads=", "3", "one of 1, 2"),
+    "width": Case([*WORDS, "student.width=17"], "student.width=", "17", "student.width=16"),
     "width that is no number": Case(
-        [*WORDS, "student.width=half"], "student.width=", "half", "write one, or null"
+        [*WORDS, "student.width=half"], "student.width=", "half", "one, or null"
     ),
     "misspelt key": Case(
         [*WORDS, "quant.bit=2"], "config key", "'quant.bit'", "Did you mean quant.bits?"

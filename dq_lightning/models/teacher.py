@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -26,6 +27,10 @@ class Teacher:
     def __init__(self, model: PreTrainedModel, mapping: LayerMapping) -> None:
         self.model = model.eval().requires_grad_(False)
         self.mapping = mapping
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Teacher":
+        """Give itself: weight averaging copies the module, and a frozen teacher can be shared."""
+        return self
 
     @torch.no_grad()
     def __call__(
@@ -50,7 +55,7 @@ def resolve_path(path: str) -> str:
     return str(Path(next(iter(spec.submodule_search_locations))) / folder)
 
 
-def load_config(path: str, revision: str | None = None) -> object:
+def load_config(path: str, revision: str | None = None) -> PreTrainedConfig:
     """The teacher's config, or a one-sentence ValueError that names the path."""
     try:
         return AutoConfig.from_pretrained(path, revision=revision)

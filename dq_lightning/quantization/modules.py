@@ -17,7 +17,10 @@ class ParameterQuantizer(nn.Module):
     Without gradients every result is kept until the Parameter changes, so generation does not
     quantize again at each token. With gradients only a `shared` Parameter (the tied embedding
     and head) is kept, until `forget` is called: at the start of each forward of the whole model.
+    strength: share of the rounding in training, w + strength (q(w) - w); evaluation rounds fully.
     """
+
+    strength: float = 1.0
 
     def __init__(self, quantizer: FakeQuantizer, *, shared: bool = False) -> None:
         super().__init__()
@@ -30,16 +33,23 @@ class ParameterQuantizer(nn.Module):
         """Quantize the Parameter, or give the result for its present values again."""
         needs_graph = parameter.requires_grad and torch.is_grad_enabled()
         if not self.quantizer.enabled or parameter.is_inference():
-            return self.quantizer(parameter)
+            return self.quantize(parameter)
         if needs_graph and not self.shared:
             self.forget()
-            return self.quantizer(parameter)
+            return self.quantize(parameter)
         key = self._state_of(parameter, needs_graph)
         result = self._result
         if result is None or self._key != key:
-            result = self.quantizer(parameter)
+            result = self.quantize(parameter)
             self._key, self._result = key, result
         return result
+
+    def quantize(self, values: Float[Tensor, "*rows columns"]) -> Float[Tensor, "*rows columns"]:
+        """Fake-quantize the Parameter, or rows of it, without the memo."""
+        quantized = self.quantizer(values)
+        if self.strength == 1.0 or not self.training:
+            return quantized
+        return torch.lerp(values, quantized, self.strength)
 
     def _state_of(self, parameter: Tensor, needs_graph: bool) -> tuple[Any, ...]:
         versions = tuple(own._version for own in self.quantizer.parameters())
@@ -146,7 +156,7 @@ class FakeQuantizedEmbedding(nn.Embedding):
     def forward(self, input: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch width"]:
         """Look quantized rows up."""
         if self.gather_first:
-            rows = self.weight_quantizer.quantizer(super().forward(input))
+            rows = self.weight_quantizer.quantize(super().forward(input))
         else:
             weight = self.weight_quantizer(self.weight)
             rows = F.embedding(input, weight, self.padding_idx)

@@ -109,12 +109,12 @@ def _mean_and_spread(values: Sequence[float]) -> str:
 
 
 def _check_comparable(cell: str, records: Sequence[Record]) -> None:
-    for name, of in (
-        ("steps", lambda metrics: metrics["run"]["steps"]),
-        ("test rows", lambda metrics: metrics["run"]["test_rows"]),
-        ("teacher scores", lambda metrics: metrics["teacher"]),
+    found: list[dict[str, Any]] = [record["metrics"] for record in records]
+    for name, values in (
+        ("steps", {str(metrics["run"]["steps"]) for metrics in found}),
+        ("test rows", {str(metrics["run"]["test_rows"]) for metrics in found}),
+        ("teacher scores", {json.dumps(metrics["teacher"]) for metrics in found}),
     ):
-        values = {json.dumps(of(record["metrics"])) for record in records}
         if len(values) > 1:
             raise ValueError(
                 f"The records of {cell} differ in {name} ({', '.join(sorted(values))}); compare "

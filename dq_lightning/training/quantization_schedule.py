@@ -36,14 +36,18 @@ class QuantizationSchedule(pl.Callback, ABC):
                 f"quant_schedule: stages cannot begin at these fractions of the steps: {shown}; "
                 "write rising numbers between 0 and 1, such as 0.25."
             )
+        self.check_student(student)
+        self.student, self.recipe, self.family = student, recipe, family
+        self.fractions = tuple(fractions)
+        self._stage = len(fractions)  # as prepared
+
+    def check_student(self, student: nn.Module) -> None:
+        """Raise ValueError where there is nothing to schedule."""
         if not any(isinstance(m, FakeQuantizer) and m.enabled for m in student.modules()):
             raise ValueError(
                 "quant_schedule: nothing of the student is quantized; write quant_schedule=none, "
                 "or bits below 32 such as quant.bits=2-2-8."
             )
-        self.student, self.recipe, self.family = student, recipe, family
-        self.fractions = tuple(fractions)
-        self._stage = len(fractions)  # as prepared
 
     @abstractmethod
     def enter(self, stage: int) -> None:
