@@ -122,6 +122,7 @@ def build_models(
         family.num_layers(config),
         cfg.student.encoder_mapping,
         cfg.student.decoder_mapping,
+        cfg.student.mapping,
     )
     narrowing = chosen_narrowing(cfg.student)
     narrow_config(config, family, narrowing)  # refuses sizes that do not fit, before the weights

@@ -22,10 +22,26 @@ def parse_layers(value: object) -> tuple[int, int]:
     return layers
 
 
-def default_mapping(num_student_layers: int, num_teacher_layers: int) -> tuple[int, ...]:
-    """Teacher layer of each student layer: the published maps for 6, else spread evenly.
+def even_mapping(num_student_layers: int, num_teacher_layers: int) -> tuple[int, ...]:
+    """The last layer of each of `num_student_layers` equal parts of the teacher.
 
-    The first and the last teacher layer are always kept; a one-layer student takes the last.
+    As TinyBERT's (Jiao et al. 2020, section 4.1): a student layer stands for all that the teacher
+    computes between two of them, so the first teacher layer is not among them.
+
+    >>> even_mapping(3, 6), even_mapping(1, 6)
+    ((1, 3, 5), (5,))
+    """
+    parts = range(1, num_student_layers + 1)
+    return tuple(-(-part * num_teacher_layers // num_student_layers) - 1 for part in parts)
+
+
+def dq_bart_mapping(num_student_layers: int, num_teacher_layers: int) -> tuple[int, ...]:
+    """The published maps of DQ-BART for a teacher of 6, else the same idea: first and last kept.
+
+    A one-layer student takes the last.
+
+    >>> dq_bart_mapping(3, 6), dq_bart_mapping(1, 6)
+    ((0, 2, 5), (5,))
     """
     if num_teacher_layers == 6 and num_student_layers in _PUBLISHED:
         return _PUBLISHED[num_student_layers]
@@ -33,6 +49,9 @@ def default_mapping(num_student_layers: int, num_teacher_layers: int) -> tuple[i
         return (num_teacher_layers - 1,)
     step = (num_teacher_layers - 1) / (num_student_layers - 1)
     return tuple(int(layer * step + 0.5) for layer in range(num_student_layers))
+
+
+_RULES = {"even": even_mapping, "dq_bart": dq_bart_mapping}
 
 
 @dataclass(frozen=True)
@@ -72,11 +91,15 @@ def layer_mapping(
     teacher_layers: tuple[int, int],
     encoder: list[int] | None = None,
     decoder: list[int] | None = None,
+    rule: str = "even",
 ) -> LayerMapping:
-    """The mapping of both stacks; explicit lists (`student.encoder_mapping`) win over the default.
+    """The mapping of both stacks; explicit lists (`student.encoder_mapping`) win over the rule.
 
-    Raises ValueError when the student has more layers than the teacher, or a list does not fit.
+    rule: "even" or "dq_bart". Raises ValueError for another one, when the student has more layers
+    than the teacher, or when a list does not fit.
     """
+    if rule not in _RULES:
+        raise ValueError(f"student.mapping={rule} is unknown; write one of {', '.join(_RULES)}.")
     stacks: list[tuple[int, ...]] = []
     for stack, student, teacher, chosen in (
         ("encoder", student_layers[0], teacher_layers[0], encoder),
@@ -87,7 +110,7 @@ def layer_mapping(
                 f"student.layers (or student.{stack}_layers) asks for {student} {stack} layers, "
                 f"but the teacher has only {teacher}; write student.layers={teacher} or fewer."
             )
-        layers = tuple(chosen) if chosen is not None else default_mapping(student, teacher)
+        layers = tuple(chosen) if chosen is not None else _RULES[rule](student, teacher)
         if len(layers) != student or not all(0 <= layer < teacher for layer in layers):
             raise ValueError(
                 f"student.{stack}_mapping={list(layers)} does not fit; write {student} teacher "

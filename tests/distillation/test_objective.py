@@ -75,16 +75,12 @@ def test_bad_weights_raise_one_sentence(weights: dict, message: str) -> None:
 
 
 @pytest.fixture
-def compose_distill(tmp_path: Path) -> Callable[..., DictConfig]:
-    """Return a composer of conf/distill under the smallest primary config there can be."""
-    (tmp_path / "primary.yaml").write_text(
-        f"defaults:\n  - distill: default\n  - _self_\nhydra:\n  searchpath: ['file://{CONF}']\n",
-        encoding="utf-8",
-    )
+def compose_distill() -> Callable[..., DictConfig]:
+    """Return a composer of the command's distill node: methods set keys outside it too."""
 
     def composer(*overrides: str) -> DictConfig:
-        with initialize_config_dir(str(tmp_path), version_base="1.3"):
-            return compose("primary", overrides=list(overrides)).distill
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose("train", overrides=list(overrides)).distill
 
     return composer
 

@@ -21,7 +21,7 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from dq_lightning.choices import build_recipe, chosen_layers
 from dq_lightning.distillation.loss import ATTENTIONS, HIDDEN_STATES, Loss
 from dq_lightning.models.bart import FAMILY
-from dq_lightning.models.layer_mapping import LayerMapping, default_mapping, layer_mapping
+from dq_lightning.models.layer_mapping import LayerMapping, dq_bart_mapping, layer_mapping
 from dq_lightning.models.student import student_from_teacher
 from dq_lightning.models.teacher import Teacher
 from dq_lightning.quantization.prepare import prepare
@@ -102,6 +102,7 @@ class Distillation:
             FAMILY.num_layers(self.teacher_model.config),
             chosen.encoder_mapping,
             chosen.decoder_mapping,
+            chosen.mapping,
         )
 
     @cached_property
@@ -197,9 +198,9 @@ def test_the_published_maps_are_the_defaults(distillation: Distillation) -> None
     entry = distillation.entry
     if entry["teacher_layers"] != 6:
         pytest.skip("published for teachers of six layers")
-    assert default_mapping(entry["enc"], 6) == tuple(entry["enc_map"])
+    assert dq_bart_mapping(entry["enc"], 6) == tuple(entry["enc_map"])
     alternative = [(0,)] if entry["dec"] == 1 else []  # student.decoder_mapping=[0]
-    assert tuple(entry["dec_map"]) in [default_mapping(entry["dec"], 6), *alternative]
+    assert tuple(entry["dec_map"]) in [dq_bart_mapping(entry["dec"], 6), *alternative]
 
 
 def test_the_outputs(distillation: Distillation) -> None:

@@ -10,7 +10,8 @@ from transformers.modeling_outputs import Seq2SeqLMOutput
 
 from dq_lightning.models.layer_mapping import (
     LayerMapping,
-    default_mapping,
+    dq_bart_mapping,
+    even_mapping,
     layer_mapping,
     parse_layers,
 )
@@ -37,13 +38,13 @@ def test_bad_layers_are_one_sentence(value):
 
 @pytest.mark.parametrize(("depth", "layers"), PUBLISHED.items())
 def test_published_maps_of_a_teacher_of_six(depth, layers):
-    assert default_mapping(depth, 6) == layers
+    assert dq_bart_mapping(depth, 6) == layers
 
 
 @given(st.integers(1, 48).flatmap(lambda n: st.tuples(st.integers(1, n), st.just(n))))
-def test_laws_of_the_default_map(depths):
+def test_laws_of_the_published_maps(depths):
     student, teacher = depths
-    layers = default_mapping(student, teacher)
+    layers = dq_bart_mapping(student, teacher)
     assert len(layers) == student
     assert layers[-1] == teacher - 1
     assert student == 1 or layers[0] == 0
@@ -52,8 +53,25 @@ def test_laws_of_the_default_map(depths):
         assert layers == tuple(range(teacher))
 
 
+@given(st.integers(1, 48).flatmap(lambda n: st.tuples(st.integers(1, n), st.just(n))))
+def test_laws_of_the_even_map(depths):
+    """The parts between the chosen layers, the first part's beginning included, differ by one."""
+    student, teacher = depths
+    layers = even_mapping(student, teacher)
+    parts = [high - low for low, high in pairwise((-1, *layers))]
+    assert sum(parts) == teacher and layers[-1] == teacher - 1
+    assert len(parts) == student and max(parts) - min(parts) <= 1
+
+
+def test_the_rule_is_chosen_by_name():
+    assert layer_mapping((6, 3), (6, 6)).decoder == (1, 3, 5)
+    assert layer_mapping((6, 3), (6, 6), rule="dq_bart").decoder == (0, 2, 5)
+    with pytest.raises(ValueError, match=r"^student\.mapping=odd is unknown; write one of even, "):
+        layer_mapping((1, 1), (2, 2), rule="odd")
+
+
 def test_both_stacks_are_mapped_each_on_its_own():
-    assert layer_mapping((6, 3), (6, 12)) == LayerMapping((0, 1, 2, 3, 4, 5), (0, 6, 11))
+    assert layer_mapping((6, 3), (6, 12)) == LayerMapping((0, 1, 2, 3, 4, 5), (3, 7, 11))
 
 
 def test_explicit_lists_win():
