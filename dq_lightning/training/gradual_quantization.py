@@ -48,4 +48,4 @@ class GradualQuantization(QuantizationSchedule):
             quantizer.strength = strength
 
     def describe(self, stage: int) -> str:
-        return f"weights are rounded {('step by step', 'fully')[stage]}"
+        return ("gradual quantization begins", "weights are fully quantized")[stage]
