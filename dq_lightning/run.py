@@ -1,5 +1,6 @@
 """One run, told in order: parts -> teacher's scores -> fit -> test -> artifact."""
 
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from transformers import PreTrainedModel
 
 from dq_lightning.artifacts.artifact import Artifact, environment, versions
@@ -48,7 +50,7 @@ def run(cfg: DictConfig) -> float:
         scores = validated.scores if validated else {}
         pseudo_labels = _pseudo_label(cfg, parts)
         trainer, module = build_training(cfg, parts, artifact.checkpoints, scores)
-        trainer.fit(module, datamodule=parts.data, ckpt_path=resume)
+        _fit(trainer, module, parts, resume)
         load_best(trainer, module, parts.data)
         dtype = getattr(torch, cfg.student.save_dtype)
         round_weights(parts.student, dtype)
@@ -160,6 +162,15 @@ def _pseudo_label(cfg: DictConfig, parts: Parts) -> dict[str, Any]:
     counts = {"sources": len(texts), "empty": source.num_empty}
     print(f"Training on the teacher's targets ({node.targets}): {counts}", flush=True)
     return {"pseudo_labels": {"targets": node.targets, **counts}}
+
+
+def _fit(
+    trainer: pl.Trainer, module: pl.LightningModule, parts: Parts, resume: Path | None
+) -> None:
+    try:
+        trainer.fit(module, datamodule=parts.data, ckpt_path=resume)
+    except SIGTERMException as stopped:  # which would leave with 0, as a run that is done
+        raise SystemExit(128 + signal.SIGTERM) from stopped
 
 
 def _shown(result: Evaluation) -> str:

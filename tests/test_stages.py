@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import runpy
+import signal
 import sys
 import warnings
 from dataclasses import dataclass
@@ -35,10 +36,12 @@ LEARNED = [
 
 
 class Stop(pl.Callback):
-    """Raises before the optimizer step that the environment names, if it names one."""
+    """Stops before the optimizer step that the environment names: an error, or "2 SIGTERM"."""
 
     def on_train_batch_start(self, trainer: pl.Trainer, *arguments: Any) -> None:
-        if str(trainer.global_step) == os.environ.get(STOP_AT):
+        if os.environ.get(STOP_AT) == f"{trainer.global_step} SIGTERM":
+            os.kill(os.getpid(), signal.SIGTERM)
+        elif os.environ.get(STOP_AT) == str(trainer.global_step):
             raise ArithmeticError("stopped by the test")
 
 
@@ -108,11 +111,11 @@ def curves(artifact: Artifact) -> list[dict[str, str]]:
     return list(csv.DictReader(file.read_text().splitlines()))
 
 
-@pytest.mark.parametrize("schedule", ["delayed", "progressive"])
+@pytest.mark.parametrize("schedule", ["gradual", "delayed", "progressive"])
 def test_a_schedule_from_the_command_line(place: Place, schedule: str) -> None:
     """Stopped after the last switch (step 2) and resumed, it is the unbroken run bit for bit."""
     chosen = [f"quant_schedule={schedule}", "validations=4"]
-    chosen += ["quant_schedule.fraction=0.5"] if schedule == "delayed" else []
+    chosen += [] if schedule == "progressive" else ["quant_schedule.fraction=0.5"]
     unbroken = place.run(f"{schedule}-unbroken", *chosen)
     place.run(f"{schedule}-broken", *chosen, code=1, **{STOP_AT: "2"})
     resumed = place.run(f"{schedule}-broken", *chosen, "ckpt=last")
@@ -122,6 +125,16 @@ def test_a_schedule_from_the_command_line(place: Place, schedule: str) -> None:
     assert torch.load(best, weights_only=False)["global_step"] > 2
     plain = place.run(f"{schedule}-plain")
     assert weights(plain).keys() == weights(unbroken).keys()
+
+
+def test_a_terminated_run_says_so_and_goes_on(place: Place) -> None:
+    """A scheduler must not take exit code 0 for the end of the work."""
+    unbroken = place.run("whole", "validations=4")
+    broken = place.run("terminated", "validations=4", code=143, **{STOP_AT: "2 SIGTERM"})
+    status = broken.read_json("status.json")
+    assert (status["status"], status["error"]) == ("failed", "SIGTERMException")
+    resumed = place.run("terminated", "validations=4", "ckpt=last")
+    torch.testing.assert_close(weights(resumed), weights(unbroken), rtol=0, atol=0)
 
 
 def test_a_rate_for_learned_scales(place: Place) -> None:
@@ -172,18 +185,15 @@ def test_a_run_without_its_scales_is_refused(
     place: Place, first: Artifact, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The folder's weights, but none of the learned scales."""
-    from safetensors.torch import save_file
-
     copy = place.folder / "copy"
     for name in ("config.yaml", "quantization.json", "status.json"):
         Artifact(copy).write_text(name, first.read_text(name))
     (copy / "student").mkdir()
     for file in first.student.iterdir():
         (copy / "student" / file.name).write_bytes(file.read_bytes())
-    kept = {name: value for name, value in weights(first).items() if "gamma" not in name}
-    save_file(kept, copy / "student" / "model.safetensors", metadata={"format": "pt"})
+    (copy / "student" / "quantizers.safetensors").unlink()
     place.run("without-scales", f"teacher.path={copy}", code=1)
-    assert "which its quantization needs; repeat that run." in capsys.readouterr().err
+    assert "quantizers.safetensors: the saved quantizers lack " in capsys.readouterr().err
 
 
 def test_other_modules_are_refused(

@@ -121,8 +121,9 @@ class Artifact:
 def failure(error: BaseException) -> dict[str, str]:
     """The status fields of a failed run: its one line ``Type: message`` and its traceback."""
     trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    # Lightning turns Ctrl-C into SystemExit(1); the report should say what happened.
-    if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
+    # Ctrl-C and SIGTERM become plain exits with a code; the report should say what happened.
+    signals = (KeyboardInterrupt, SystemExit)
+    if type(error) is SystemExit and isinstance(error.__context__, signals):
         error = error.__context__
     message = " ".join(str(error).split())
     name = type(error).__name__
