@@ -153,7 +153,13 @@ def quantize_as_trained(
             f"teacher.path={path} quantized other modules than this version does; repeat that run, "
             f"or write teacher.path={run.student} for its weights in full precision."
         )
-    load_quantizers(model, run.student)
+    try:
+        load_quantizers(model, run.student)
+    except ValueError as error:
+        raise ValueError(
+            f"teacher.path={path} lacks learned scales which its quantization needs; repeat that "
+            "run."
+        ) from error
     model.eval().requires_grad_(False)
     return preparation
 
