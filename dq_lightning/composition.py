@@ -132,8 +132,10 @@ def build_models(
 
 
 def build_widths(model: PreTrainedModel) -> Widths:
-    """How wide the model's hidden states and its attention are."""
-    return Widths(model.config.hidden_size, attention_width(model))
+    """How wide the model's hidden states and its attention are, and its attention heads."""
+    encoder, decoder = family_of(model.config).layout.sizes(model.config)
+    heads = encoder.heads, decoder.heads
+    return Widths(model.config.hidden_size, attention_width(model), heads)
 
 
 def quantize_as_trained(
