@@ -62,8 +62,9 @@ def test_every_quant_config_builds_its_sites() -> None:
     assert {"default", "none", "dq_bart"} <= set(names)
     for name in names:
         config = composed(name)
-        parse_bits(config.bits)
-        QuantizationRecipe(None, None, None, None, config.head, tuple(config.exclude))
+        recipe = build_recipe(config)
+        assert recipe.bits == parse_bits(config.bits)
+        assert (recipe.feed_forward_input is None) == (recipe.activation is None)
         for site in SITES:
             assert config[site].bits is None
             if config[site].quantizer is not None:
