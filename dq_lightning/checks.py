@@ -52,6 +52,12 @@ def check_config(cfg: DictConfig) -> None:
         raise ValueError(
             f"student.save_dtype={cfg.student.save_dtype} is unknown; write one of {_SAVE_DTYPES}."
         )
+    decay = OmegaConf.select(cfg, "averaging.decay", default=0.0)
+    if isinstance(decay, bool) or not isinstance(decay, int | float) or not 0 <= decay < 1:
+        raise ValueError(
+            f"averaging.decay={decay} is no number from 0 to below 1; write one, such as "
+            "averaging.decay=0.98, or averaging=none."
+        )
     _check_groups(cfg)
     _check_trainer(cfg)
 

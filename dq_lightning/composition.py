@@ -132,8 +132,10 @@ def build_models(
 
 
 def build_widths(model: PreTrainedModel) -> Widths:
-    """How wide the model's hidden states and its attention are."""
-    return Widths(model.config.hidden_size, attention_width(model))
+    """How wide the model's hidden states and its attention are, and its attention heads."""
+    encoder, decoder = family_of(model.config).layout.sizes(model.config)
+    heads = encoder.heads, decoder.heads
+    return Widths(model.config.hidden_size, attention_width(model), heads)
 
 
 def quantize_as_trained(
@@ -153,7 +155,13 @@ def quantize_as_trained(
             f"teacher.path={path} quantized other modules than this version does; repeat that run, "
             f"or write teacher.path={run.student} for its weights in full precision."
         )
-    load_quantizers(model, run.student)
+    try:
+        load_quantizers(model, run.student)
+    except ValueError as error:
+        raise ValueError(
+            f"teacher.path={path} lacks learned scales which its quantization needs; repeat that "
+            "run."
+        ) from error
     model.eval().requires_grad_(False)
     return preparation
 

@@ -91,7 +91,8 @@ def sentence(error: BaseException, config_dir: Path, config_name: str) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.strerror}: {error.filename}"
     if isinstance(error, (ValueError, OSError, HydraException)) and str(error):
-        return _one_line(str(error))
+        text = _one_line(str(error))
+        return text if text.endswith((".", "?", "!")) else f"{text}."
     return _unexpected(error)
 
 

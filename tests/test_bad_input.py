@@ -82,6 +82,33 @@ CASES = {
     "width that is no number": Case(
         [*WORDS, "student.width=half"], "student.width=", "half", "one, or null"
     ),
+    "heads that a loss cannot compare": Case(
+        [*WORDS, "student.num_heads=1", "distill.weights.attention=1"],
+        "student.num_heads",
+        "the student has 1 attention heads and the teacher 2",
+        "distil attention with distill=amad",
+    ),
+    "averaging that grows": Case(
+        [*WORDS, "averaging.decay=1.5"], "averaging.decay=", "1.5", "such as averaging.decay=0.98"
+    ),
+    "averaging that is no number": Case(
+        [*WORDS, "averaging.decay=often"], "averaging.decay=", "often", "or averaging=none"
+    ),
+    "fraction that is no number": Case(
+        [*WORDS, "quant_schedule.fraction=half"], "quant_schedule", "half", "such as 0.25"
+    ),
+    "fractions that are no list": Case(
+        [*WORDS, "quant_schedule=progressive", "quant_schedule.fractions=0.5"],
+        "quant_schedule",
+        "0.5",
+        "rising numbers between 0 and 1",
+    ),
+    "bits of stages that are no list": Case(
+        [*WORDS, "quant_schedule=progressive", "quant_schedule.bits=8"],
+        "quant_schedule.bits=",
+        "8",
+        "such as quant_schedule.bits=[8,4]",
+    ),
     "misspelt key": Case(
         [*WORDS, "quant.bit=2"], "config key", "'quant.bit'", "Did you mean quant.bits?"
     ),

@@ -12,7 +12,7 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from dq_lightning.choices import cell_columns
+from dq_lightning.choices import build_recipe, cell_columns
 from dq_lightning.models.layer_mapping import parse_layers
 from dq_lightning.quantization.recipe import parse_bits
 
@@ -139,6 +139,14 @@ def test_the_binding_test_can_fail(node: dict[str, Any]) -> None:
 )
 def test_bits_notation_survives_the_command_line(override: str, bits: str) -> None:
     assert str(parse_bits(composed([override]).quant.bits)) == bits
+
+
+@pytest.mark.parametrize("option", options("quant"))
+def test_every_quant_option_has_all_sites_and_builds(option: str) -> None:
+    """The merge of the sites feed_forward and probabilities once left options without them."""
+    quant = composed([f"quant={option}"]).quant
+    assert quant.keys() == composed([]).quant.keys()
+    assert build_recipe(quant).bits == parse_bits(quant.bits)
 
 
 @pytest.mark.parametrize("value", ["3.5", "2-2", "0", "9", "2-2-8-8", "two", "true", "[2,2,8]"])

@@ -10,6 +10,8 @@ from dq_lightning.distillation.loss import (
     LayerReduction,
     Loss,
     Outputs,
+    Widths,
+    check_equal_heads,
     check_layer_reduction,
     pair_layers,
     reduce_layers,
@@ -58,6 +60,10 @@ class AttentionMSELoss(Loss):
             name: choose_mask(mask_of, mask) for name, (is_on, mask_of) in switches.items() if is_on
         }
         self.reduction_over_layers: LayerReduction = check_layer_reduction(reduction_over_layers)
+
+    def bind(self, student: Widths, teacher: Widths) -> None:
+        """Raise ValueError when the maps of the two models differ in their number of heads."""
+        check_equal_heads(self.masks, student, teacher)
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Float[Tensor, ""]:
         stacks: list[Tensor] = []

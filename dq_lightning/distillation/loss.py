@@ -1,7 +1,7 @@
 """What a loss is, what it reads, and how student and teacher tensors are paired."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, get_args
 
@@ -29,6 +29,11 @@ _REMEDY = {
         "run both models with models.recording.record and this loss's requires",
     ),
 }
+
+_EQUAL_HEADS = (
+    "this loss needs equal numbers of heads: drop student.num_heads, or distil attention with "
+    "distill=amad"
+)
 
 
 class Outputs(Protocol):
@@ -68,10 +73,14 @@ class Outputs(Protocol):
 
 @dataclass(frozen=True)
 class Widths:
-    """Features of a model's hidden states, and of its self-attention's queries, keys, values."""
+    """Features of a model's hidden states, and of its self-attention's queries, keys, values.
+
+    heads: of the attention in the encoder, and in the decoder.
+    """
 
     hidden: int
     attention: int
+    heads: tuple[int, int] = (1, 1)
 
 
 class Loss(nn.Module, ABC):
@@ -145,6 +154,18 @@ def pair_layers(
     ]
 
 
+def check_equal_heads(attributes: Collection[str], student: Widths, teacher: Widths) -> None:
+    """Raise ValueError when the maps under `attributes` differ in their number of heads."""
+    for attribute in attributes:
+        stack = 0 if attribute.startswith("encoder") else 1
+        heads, theirs = student.heads[stack], teacher.heads[stack]
+        if heads != theirs:
+            raise ValueError(
+                f"{attribute}: the student has {heads} attention heads and the teacher {theirs}; "
+                f"{_EQUAL_HEADS}"
+            )
+
+
 def check_layer_reduction(reduction: str) -> LayerReduction:
     """Return `reduction`; raise ValueError unless it is "sum" or "mean"."""
     for allowed in get_args(LayerReduction):
@@ -177,10 +198,7 @@ def _remedy_for_shapes(student: Tensor, teacher: Tensor, name: str) -> str:
     if HIDDEN_STATES in name and student.shape[:-1] == teacher.shape[:-1]:
         return "this loss needs equal widths: drop student.width or set the loss's weight to 0"
     if ATTENTIONS in name and student.shape[2:] == teacher.shape[2:]:
-        return (
-            "this loss needs equal numbers of heads: drop student.num_heads, or distil attention "
-            "with distill=amad"
-        )
+        return _EQUAL_HEADS
     return "build the student from this teacher, or leave this loss out"
 
 

@@ -17,7 +17,8 @@ class DelayedQuantization(QuantizationSchedule):
 
     (Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
     Integer-Arithmetic-Only Inference", section 3.1, delays that of activations.) Learned scales
-    take their first guess at the first step that is quantized.
+    of activations take their first guess at the first step that is quantized, those of weights
+    when the student is prepared, as ever.
     """
 
     def __init__(

@@ -33,6 +33,10 @@ class GradualQuantization(QuantizationSchedule):
     def check_student(self, student: nn.Module) -> None:
         """Accept any: this schedule is a default, and full precision needs none."""
 
+    def starts(self, steps: int) -> list[int]:
+        """As any schedule's; 0 without quantized weights: each validation may then be the best."""
+        return super().starts(steps) if self.quantizers else [0]
+
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:

@@ -61,10 +61,11 @@ class ProgressiveBits(QuantizationSchedule):
 
 
 def _checked_bits(bits: Sequence[int], fractions: Sequence[float]) -> tuple[int, ...]:
-    falling = all(a > b for a, b in itertools.pairwise(bits))
-    if not falling or any(width not in range(1, 9) for width in bits):
+    widths = list(bits) if isinstance(bits, Sequence) else []  # pyright: ignore[reportUnnecessaryIsInstance]
+    whole = bool(widths) and all(width in range(1, 9) for width in widths)
+    if not whole or not all(a > b for a, b in itertools.pairwise(widths)):
         raise ValueError(
-            f"quant_schedule.bits={list(bits)} are no falling widths from 8 to 1; write such as "
+            f"quant_schedule.bits={bits} are no falling widths from 8 to 1; write such as "
             "quant_schedule.bits=[8,4]."
         )
     if len(bits) != len(fractions):

@@ -29,12 +29,12 @@ class QuantizationSchedule(pl.Callback, ABC):
         family: PreparableFamily,
         fractions: Sequence[float],
     ) -> None:
-        rising = all(a < b for a, b in zip([0.0, *fractions], [*fractions, 1.0], strict=True))
-        if not (fractions and rising):
-            shown = ", ".join(map(str, fractions))
+        if not _are_rising(fractions):
+            listed = fractions if isinstance(fractions, Sequence) else [fractions]
             raise ValueError(
-                f"quant_schedule: stages cannot begin at these fractions of the steps: {shown}; "
-                "write rising numbers between 0 and 1, such as 0.25."
+                "quant_schedule: stages cannot begin at these fractions of the steps: "
+                f"{', '.join(map(str, listed))}; write rising numbers between 0 and 1, such as "
+                "0.25."
             )
         self.check_student(student)
         self.student, self.recipe, self.family = student, recipe, family
@@ -81,3 +81,12 @@ class QuantizationSchedule(pl.Callback, ABC):
             self.enter(stage)
             self._stage = stage
         return changed
+
+
+def _are_rising(fractions: object) -> bool:
+    """Whether these are numbers, at least one, each above the last, between 0 and 1."""
+    if not isinstance(fractions, Sequence) or not fractions:
+        return False
+    if not all(isinstance(fraction, int | float) for fraction in fractions):
+        return False
+    return all(a < b for a, b in zip([0.0, *fractions], [*fractions, 1.0], strict=True))

@@ -69,5 +69,10 @@ def test_resumed_equals_unbroken(fit, tmp_path, half):
     assert resumed.recorder.losses == tail
 
 
-def test_a_student_in_full_precision_trains_as_without(fit):
+def test_a_student_in_full_precision_trains_as_without(fit, capsys):
     exactly_equal(fit(3, interval=3, schedule=gradual(0.5)).weights, fit(3, interval=3).weights)
+    assert "rounded" not in capsys.readouterr().out
+
+
+def test_its_first_validations_may_be_the_best():
+    assert gradual(0.5)(torch.nn.Linear(2, 2)).starts(100) == [0]
