@@ -27,6 +27,10 @@ _COUNTS_OR_NULL = (
     "data.limit_test",
     "student.encoder_layers",
     "student.decoder_layers",
+    "data.generation.num_beams",
+    "pseudo_label.batch_size",
+    "pseudo_label.shard_size",
+    "pseudo_label.generation.num_beams",
 )
 
 

@@ -64,14 +64,15 @@ def build_recipe(quant: DictConfig) -> QuantizationRecipe:
         ("feed_forward", bits.activation, "activation"),
         ("probabilities", bits.activation, "attention"),
     ):
-        node, own = quant[site].quantizer, quant[site].bits
+        chosen = quant.get(site) or OmegaConf.create({"quantizer": None, "bits": None})
+        node, own = chosen.quantizer, chosen.bits
         if node is None and general is not None:  # nothing of its own: as the general site
             node, own = quant[general].quantizer, quant[general].bits if own is None else own
         sites[site] = at_bits(build(node), default if own is None else own)
         try:
             _ = sites[site] and sites[site]()
         except ValueError as error:
-            chosen = f"quant.bits={quant.bits}" if own is None else f"quant.{site}.bits={own}"
-            raise ValueError(f"quant.{site}.quantizer at {chosen}: {error}") from error
+            key = f"quant.bits={quant.bits}" if own is None else f"quant.{site}.bits={own}"
+            raise ValueError(f"quant.{site}.quantizer at {key}: {error}") from error
     exclude = (quant.exclude,) if isinstance(quant.exclude, str) else tuple(quant.exclude)
     return QuantizationRecipe(**sites, head=quant.head, exclude=exclude)

@@ -216,6 +216,11 @@ def build_training(
     after = schedule.starts(steps)[-1] if schedule else 0
     best = BestAndLast(checkpoints, monitor, parts.metric.higher_is_better, after=after)
     callbacks: list[Callback] = [build(node) for node in cfg.callbacks.values()]
+    if cfg.averaging and schedule and schedule.starts_scales_late:
+        raise ValueError(
+            "quant_schedule=delayed starts the learned scales of activations late, and an average "
+            "of weights would hold what they were before; write averaging=none."
+        )
     callbacks += [build(cfg.averaging)] if cfg.averaging else []
     callbacks += [schedule] if schedule else []
     trainer = build(

@@ -138,6 +138,13 @@ def test_a_terminated_run_says_so_and_goes_on(place: Place) -> None:
     torch.testing.assert_close(weights(resumed), weights(unbroken), rtol=0, atol=0)
 
 
+def test_scales_that_start_late_are_not_averaged(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.run("late", *LEARNED, "quant_schedule=delayed", code=1)
+    assert "write averaging=none." in capsys.readouterr().err
+
+
 def test_a_rate_for_learned_scales(place: Place) -> None:
     with_rate = place.run("rate", *LEARNED, "optimizer.scale_lr=0.01", "optimizer.lr=0.02")
     rows = [row for row in curves(with_rate) if row["train/loss"]]

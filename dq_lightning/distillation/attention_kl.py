@@ -33,9 +33,9 @@ class AttentionKLLoss(Loss):
 
     Per layer: mean over heads and real queries of sum_k a_t(k) (log a_t(k) - log a_s(k)) over the
     real keys k (Wang et al. 2020, MiniLM, section 3.1), in nats. Both sides are probabilities, as
-    the models record them: scores before the softmax are not recorded, and the KL of scores
-    is this one, since softmax(scores) = a. Differs from the formula where a probability is below
-    1e-8: it is raised to that, so that the loss and its gradient stay finite.
+    the models record them; the KL of scores is this one, since softmax(scores) = a. Differs from
+    the formula where a probability is below 1e-8: it is raised to that, so that the loss and its
+    gradient stay finite.
     `reduction_over_layers="mean"` divides each stack's sum by its number of layers.
     """
 

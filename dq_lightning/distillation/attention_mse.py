@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dq_lightning.distillation.attention_kl import FLOOR
 from dq_lightning.distillation.loss import (
     ATTENTIONS,
     Batch,
@@ -33,6 +34,11 @@ class AttentionMSELoss(Loss):
     over the zeros above the causal diagonal too: `mask="none"` does as it does, so a batch with
     more padding, or a decoder map, weighs less. `reduction_over_layers="mean"` divides each
     stack's sum by its number of layers.
+
+    compare="scores" compares the scores before the softmax (Jiao et al. 2020, TinyBERT, section 3.1),
+    less their mean over a query's real keys, because log-probabilities, which is what a recorded
+    map holds of them, are the scores up to that constant. Differs from the paper in this constant
+    alone, to which a softmax is blind; probabilities below 1e-8 count as that.
     """
 
     requires = frozenset({ATTENTIONS})
@@ -44,8 +50,18 @@ class AttentionMSELoss(Loss):
         cross: bool = True,
         reduction_over_layers: str = "sum",
         mask: str = "real",
+        compare: str = "probabilities",
     ) -> None:
         super().__init__()
+        if compare not in ("probabilities", "scores"):
+            raise ValueError(
+                f"compare={compare!r} of the attention loss: write probabilities or scores"
+            )
+        if compare == "scores" and mask != "real":
+            raise ValueError(
+                "the attention loss on scores needs mask=real: a padding key has no score"
+            )
+        self.on_scores = compare == "scores"
         if not (encoder or decoder or cross):
             raise ValueError(
                 "the attention loss has encoder, decoder and cross all false: switch one on, or "
@@ -69,9 +85,23 @@ class AttentionMSELoss(Loss):
         stacks: list[Tensor] = []
         for attribute, mask_of in self.masks.items():
             mask = mask_of(batch)
-            terms = [attention_mse(s, t, mask) for s, t in pair_layers(student, teacher, attribute)]
+            pairs = pair_layers(student, teacher, attribute)
+            if self.on_scores:
+                pairs = [(centred_scores(s, mask), centred_scores(t, mask)) for s, t in pairs]
+            terms = [attention_mse(s, t, mask) for s, t in pairs]
             stacks.append(reduce_layers(terms, self.reduction_over_layers))
         return reduce_layers(stacks, "sum")
+
+
+def centred_scores(
+    probabilities: Float[Tensor, "batch heads queries keys"],
+    mask: Bool[Tensor, "batch queries keys"],
+) -> Float[Tensor, "batch heads queries keys"]:
+    """Return log-probabilities less their mean over a query's real keys, and 0 at other keys."""
+    keys = mask.unsqueeze(1)
+    logs = probabilities.clamp(min=FLOOR).log().masked_fill(~keys, 0.0)
+    means = logs.sum(-1, keepdim=True) / keys.sum(-1, keepdim=True).clamp(min=1)
+    return (logs - means).masked_fill(~keys, 0.0)
 
 
 def attention_mse(

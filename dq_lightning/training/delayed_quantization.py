@@ -5,6 +5,7 @@ from typing import final
 from torch import nn
 
 from dq_lightning.quantization.fake_quantizer import FakeQuantizer
+from dq_lightning.quantization.learned_scale import LearnedScaleQuantizer
 from dq_lightning.quantization.modules import ParameterQuantizer
 from dq_lightning.quantization.prepare import PreparableFamily
 from dq_lightning.quantization.recipe import QuantizationRecipe
@@ -31,6 +32,11 @@ class DelayedQuantization(QuantizationSchedule):
         super().__init__(student, recipe, family, [fraction])
         modules = [module for module in student.modules() if isinstance(module, FakeQuantizer)]
         self.quantizers = [module for module in modules if module.enabled]  # identity never is
+
+    @property
+    def starts_scales_late(self) -> bool:
+        learned = [q for q in self.quantizers if isinstance(q, LearnedScaleQuantizer)]
+        return any(not bool(quantizer.initialized) for quantizer in learned)
 
     def enter(self, stage: int) -> None:
         for quantizer in self.quantizers:

@@ -49,6 +49,11 @@ class QuantizationSchedule(pl.Callback, ABC):
                 "or bits below 32 such as quant.bits=2-2-8."
             )
 
+    @property
+    def starts_scales_late(self) -> bool:
+        """Whether learned scales get their first value from a batch after training began."""
+        return False
+
     @abstractmethod
     def enter(self, stage: int) -> None:
         """Give the student the quantizers of `stage`: 0 is the first, len(fractions) the last."""

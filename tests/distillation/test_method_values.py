@@ -8,9 +8,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import Tensor
+from transformers.modeling_outputs import Seq2SeqLMOutput
 
 from dq_lightning.distillation.attention_kl import FLOOR, AttentionKLLoss
-from dq_lightning.distillation.attention_mse import AttentionMSELoss
+from dq_lightning.distillation.attention_mse import AttentionMSELoss, centred_scores
 from dq_lightning.distillation.contrastive import ContrastiveLoss
 from dq_lightning.distillation.hidden_cosine import HiddenCosineLoss
 from dq_lightning.distillation.hidden_state_mse import HiddenStateMSELoss
@@ -28,6 +29,28 @@ def states(*rows: tuple[float, ...]) -> tuple[Tensor, Tensor]:
     """Embeddings of zeros and one layer."""
     layer = torch.tensor([rows])
     return torch.zeros_like(layer), layer
+
+
+def test_attention_mse_on_scores_is_that_of_the_scores() -> None:
+    """Up to a constant a row, which the softmax is blind to; masked keys have no part in it."""
+    generator = torch.Generator().manual_seed(0)
+    scores = [torch.randn(1, 2, 3, 4, generator=generator, dtype=torch.float64) for _ in range(2)]
+    mask = torch.tensor([[1, 1, 1, 0]] * 3).bool().unsqueeze(0)
+    maps = [s.masked_fill(~mask.unsqueeze(1), -torch.inf).softmax(-1) for s in scores]
+    centred = [s[..., :3] - s[..., :3].mean(-1, keepdim=True) for s in scores]
+    measured = [centred_scores(probabilities, mask) for probabilities in maps]
+    for ours, expected in zip(measured, centred, strict=True):
+        torch.testing.assert_close(ours[..., :3], expected, rtol=0, atol=1e-12)
+        assert (ours[..., 3] == 0.0).all()
+    batch = {"attention_mask": torch.tensor([[1, 1, 1, 0]]), "labels": torch.tensor([[5, 6, 7]])}
+    loss = AttentionMSELoss(encoder=False, decoder=False, compare="scores")
+    outputs = [Seq2SeqLMOutput(cross_attentions=(probabilities,)) for probabilities in maps]
+    expected = (centred[0] - centred[1]).square().mean().item()
+    assert loss(*outputs, batch).item() == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(ValueError, match="needs mask=real"):
+        AttentionMSELoss(mask="none", compare="scores")
+    with pytest.raises(ValueError, match="write probabilities or scores"):
+        AttentionMSELoss(compare="logits")
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
