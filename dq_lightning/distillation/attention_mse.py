@@ -35,7 +35,7 @@ class AttentionMSELoss(Loss):
     more padding, or a decoder map, weighs less. `reduction_over_layers="mean"` divides each
     stack's sum by its number of layers.
 
-    compare="scores" compares the scores before the softmax (Jiao et al. 2020, TinyBERT, section 3.1),
+    compare="scores" takes the scores before the softmax (Jiao et al. 2020, TinyBERT, section 3.1),
     less their mean over a query's real keys, because log-probabilities, which is what a recorded
     map holds of them, are the scores up to that constant. Differs from the paper in this constant
     alone, to which a softmax is blind; probabilities below 1e-8 count as that.
