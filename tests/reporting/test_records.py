@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from dq_lightning.reporting.records import read_records, records_table
+from dq_lightning.reporting.records import (
+    read_recipes,
+    read_records,
+    recipes_table,
+    records_table,
+)
 
 ROOT = Path(__file__).parents[2]
 TEACHER = ROOT / "dq_lightning/models/pretrained/g2p/training.json"
@@ -20,6 +25,13 @@ def test_a_results_table_is_what_the_records_say(page):
     results = re.search(r"<!-- results:start -->\n(.*?)<!-- results:end -->", text, re.DOTALL)
     assert results is not None
     assert results[1].strip() == records_table(read_records(RUNS))
+
+
+def test_the_comparison_of_recipes_is_what_its_records_say():
+    text = (G2P / "README.md").read_text(encoding="utf-8")
+    table = re.search(r"<!-- recipes:start -->\n(.*?)<!-- recipes:end -->", text, re.DOTALL)
+    assert table is not None
+    assert table[1].strip() == recipes_table(read_recipes(G2P / "recipes"))
 
 
 def test_records_name_no_path_of_the_machine_they_were_made_on():
