@@ -30,11 +30,9 @@ class QuantizationSchedule(pl.Callback, ABC):
         fractions: Sequence[float],
     ) -> None:
         if not _are_rising(fractions):
-            listed = fractions if isinstance(fractions, Sequence) else [fractions]
             raise ValueError(
-                "quant_schedule: stages cannot begin at these fractions of the steps: "
-                f"{', '.join(map(str, listed))}; write rising numbers between 0 and 1, such as "
-                "0.25."
+                f"quant_schedule: stages cannot begin at these fractions of the steps: {fractions}; "
+                "write rising numbers between 0 and 1, such as 0.25."
             )
         self.check_student(student)
         self.student, self.recipe, self.family = student, recipe, family
