@@ -31,7 +31,7 @@ class QuantizationSchedule(pl.Callback, ABC):
     ) -> None:
         if not _are_rising(fractions):
             raise ValueError(
-                f"quant_schedule: stages cannot begin at these fractions of the steps: {fractions}; "
+                f"quant_schedule: stages cannot begin at these fractions of steps: {fractions}; "
                 "write rising numbers between 0 and 1, such as 0.25."
             )
         self.check_student(student)
