@@ -19,6 +19,7 @@ from unittest import mock
 import pytest
 import pytorch_lightning as pl
 import torch
+import yaml
 
 from dq_lightning.data.g2p_tokenizer import build_g2p_tokenizer
 from dq_lightning.errors import FULL_ERROR, HINT
@@ -60,136 +61,10 @@ class Case:
     remedy: str
 
 
+STARTS = {"base": BASE, "words": WORDS, "files": FILES, "teacherless": WORDS[1:]}
 CASES = {
-    "bits: no whole number": Case(
-        [*WORDS, "quant.bits=3.5"], "quant.bits=", "3.5", "write an integer from 1 to 8"
-    ),
-    "bits: two of three": Case(
-        [*WORDS, "quant.bits=2-2"], "quant.bits=", "2-2", "W-E-A such as 2-2-8"
-    ),
-    "bits: too many": Case([*WORDS, "quant.bits=16"], "quant.bits=", "16", "from 1 to 8"),
-    "layers: more than the teacher": Case(
-        [*WORDS, "student.layers=9"], "student.layers", "9", "write student.layers=2 or fewer"
-    ),
-    "layers: decoder alone": Case(
-        [*WORDS, "student.layers=2-9"], "student.layers", "9 decoder", "student.layers=2 or fewer"
-    ),
-    "layers: no number": Case(
-        [*WORDS, "student.layers=two"], "student.layers=", "two", "such as 3, or two such as 6-3"
-    ),
-    "heads": Case([*WORDS, "student.num_heads=3"], "student.num_heads=", "3", "one of 1, 2"),
-    "width": Case([*WORDS, "student.width=17"], "student.width=", "17", "student.width=16"),
-    "width that is no number": Case(
-        [*WORDS, "student.width=half"], "student.width=", "half", "one, or null"
-    ),
-    "heads that a loss cannot compare": Case(
-        [*WORDS, "student.num_heads=1", "distill.weights.attention=1"],
-        "student.num_heads",
-        "the student has 1 attention heads and the teacher 2",
-        "distil attention with distill=amad",
-    ),
-    "averaging that grows": Case(
-        [*WORDS, "averaging.decay=1.5"], "averaging.decay=", "1.5", "such as averaging.decay=0.98"
-    ),
-    "averaging that is no number": Case(
-        [*WORDS, "averaging.decay=often"], "averaging.decay=", "often", "or averaging=none"
-    ),
-    "fraction that is no number": Case(
-        [*WORDS, "quant_schedule.fraction=half"], "quant_schedule", "half", "such as 0.25"
-    ),
-    "fractions that are no list": Case(
-        [*WORDS, "quant_schedule=progressive", "quant_schedule.fractions=0.5"],
-        "quant_schedule",
-        "0.5",
-        "rising numbers between 0 and 1",
-    ),
-    "bits of stages that are no list": Case(
-        [*WORDS, "quant_schedule=progressive", "quant_schedule.bits=8"],
-        "quant_schedule.bits=",
-        "8",
-        "such as quant_schedule.bits=[8,4]",
-    ),
-    "misspelt key": Case(
-        [*WORDS, "quant.bit=2"], "config key", "'quant.bit'", "Did you mean quant.bits?"
-    ),
-    "misspelt group": Case([*WORDS, "quent=none"], "group", "'quent'", "Did you mean quant?"),
-    "misspelt option": Case([*WORDS, "data=jsonel"], "data=", "jsonel", "nearest first: jsonl, "),
-    "head": Case([*WORDS, "quant.head=fp8"], "quant.head=", "fp8", "write tied, fp or int8"),
-    "relation heads": Case(
-        [
-            *WORDS,
-            "+loss@distill.losses.r=attention_relations",
-            "+distill.weights.r=1",
-            "distill.losses.r.relation_heads=48",
-        ],
-        "relation_heads=",
-        "48",
-        "write a divisor of 16",
-    ),
-    "dictionary": Case(
-        [*WORDS, "data.path={folder}/none"], "data.path=", "/none", "path of a cmudict.dict file"
-    ),
-    "no such column": Case(
-        [*FILES, "data.target=sumary"], "data.train=", "'sumary'", "write data.target=summary"
-    ),
-    "empty file": Case(
-        [*FILES, "data.train={folder}/empty.jsonl"],
-        "data.train=",
-        "/empty.jsonl is empty",
-        "give a file with at least one row",
-    ),
-    "cut off file": Case(
-        [*FILES, "data.test={folder}/cut.jsonl.xz"],
-        "data.test=",
-        "/cut.jsonl.xz cannot be read",
-        "write it anew",
-    ),
-    "other format than its suffix": Case(
-        [*FILES, "data.test={folder}/text.jsonl.xz"],
-        "data.test=",
-        "/text.jsonl.xz cannot be read past the start",
-        "not of the format its suffix says",
-    ),
-    "no such file": Case(
-        [*FILES, "data.train={folder}/nowhere.jsonl"],
-        "data.train=",
-        "/nowhere.jsonl does not exist",
-        "write the path of a .jsonl",
-    ),
-    "row without target": Case(
-        [*FILES, "data.validation={folder}/untold.jsonl"],
-        "data.validation=",
-        "/untold.jsonl, line 4: the target (summary) is empty",
-        "fill it, drop the row or set data.drop_empty=true",
-    ),
-    "no test file": Case([*FILES, "data.test=null"], "no test split", "only", "write data.test="),
-    "teacher without weights": Case(
-        [*WORDS, "teacher.path={folder}/weightless"],
-        "teacher.path=",
-        "/weightless holds no weights",
-        "it needs model.safetensors beside config.json",
-    ),
-    "teacher that is a shape": Case(
-        [*(a for a in WORDS if "teacher." not in a), "teacher=bart_base"],
-        "teacher",
-        "has no weights, only a shape",
-        "write teacher=<hub name or folder>",
-    ),
-    "teacher that is nowhere": Case(
-        [*WORDS, "teacher.path={folder}/nobody"],
-        "teacher.path=",
-        "/nobody holds no readable model config",
-        "give a hub name or a folder written by save_pretrained (there is no such folder)",
-    ),
-    "tokenizer of another teacher": Case(
-        [*WORDS, "teacher.path={folder}/misfit"],
-        "teacher.path=",
-        "/misfit: it has 71 tokens, the model only 70 embeddings",
-        "use the tokenizer the teacher was trained with",
-    ),
-    "nothing to resume": Case(
-        [*WORDS, "ckpt=last"], "ckpt=", "last", "drop ckpt to start anew, or name"
-    ),
+    name: Case([*STARTS[case.pop("with")], *case.pop("arguments")], **case)
+    for name, case in yaml.safe_load(Path(__file__).with_name("bad_input.yaml").read_text()).items()
 }
 
 

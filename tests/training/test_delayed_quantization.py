@@ -160,7 +160,7 @@ def test_the_switch_leaves_at_least_one_quantized_step(make_module, steps, start
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.5, 2.0])
 def test_fractions_that_cannot_be(make_module, fraction):
     student = make_module(quantized=True).student
-    with pytest.raises(ValueError, match=rf"^quant_schedule: .*{fraction}; write rising .*\.$"):
+    with pytest.raises(ValueError, match=rf"^quant_schedule: .*{fraction}\]; write rising .*\.$"):
         delayed(fraction)(student)
 
 
