@@ -5,30 +5,15 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dq_lightning.distillation.loss import (
-    ATTENTIONS,
-    Batch,
-    LayerReduction,
-    Loss,
-    Outputs,
-    Widths,
-    check_equal_heads,
-    check_layer_reduction,
-    pair_layers,
-    reduce_layers,
-)
-from dq_lightning.distillation.masking import (
-    cross_mask,
-    decoder_self_mask,
-    encoder_self_mask,
-    masked_mean,
-)
+from dq_lightning.distillation.loss import ATTENTIONS, Widths, check_equal_heads
+from dq_lightning.distillation.masking import masked_mean
+from dq_lightning.distillation.stacked_loss import ATTENTION_MASKS, StackedLoss
 
 FLOOR = 1e-8
 """Least probability of a real key: one that underflowed, or was quantized to 0, costs log 1e8."""
 
 
-class AttentionKLLoss(Loss):
+class AttentionKLLoss(StackedLoss):
     """Sum over layers of KL(a_teacher || a_student), for each stack that is switched on.
 
     Per layer: mean over heads and real queries of sum_k a_t(k) (log a_t(k) - log a_s(k)) over the
@@ -48,31 +33,16 @@ class AttentionKLLoss(Loss):
         cross: bool = True,
         reduction_over_layers: str = "sum",
     ) -> None:
-        super().__init__()
-        if not (encoder or decoder or cross):
-            raise ValueError(
-                "the attention KL has encoder, decoder and cross all false: switch one on, or "
-                "set the weight of the loss to 0"
-            )
-        switches = {
-            "encoder_attentions": (encoder, encoder_self_mask),
-            "decoder_attentions": (decoder, decoder_self_mask),
-            "cross_attentions": (cross, cross_mask),
-        }
-        self.masks = {name: mask for name, (is_on, mask) in switches.items() if is_on}
-        self.reduction_over_layers: LayerReduction = check_layer_reduction(reduction_over_layers)
+        super().__init__(
+            "attention KL", ATTENTION_MASKS, (encoder, decoder, cross), reduction_over_layers
+        )
 
     def bind(self, student: Widths, teacher: Widths) -> None:
         """Raise ValueError when the maps of the two models differ in their number of heads."""
         check_equal_heads(self.masks, student, teacher)
 
-    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Float[Tensor, ""]:
-        stacks: list[Tensor] = []
-        for attribute, mask_of in self.masks.items():
-            mask = mask_of(batch)
-            terms = [attention_kl(s, t, mask) for s, t in pair_layers(student, teacher, attribute)]
-            stacks.append(reduce_layers(terms, self.reduction_over_layers))
-        return reduce_layers(stacks, "sum")
+    def term(self, student: Tensor, teacher: Tensor, mask: Tensor) -> Float[Tensor, ""]:
+        return attention_kl(student, teacher, mask)
 
 
 def attention_kl(

@@ -5,28 +5,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dq_lightning.distillation.attention_kl import FLOOR
-from dq_lightning.distillation.loss import (
-    ATTENTIONS,
-    Batch,
-    LayerReduction,
-    Loss,
-    Outputs,
-    Widths,
-    check_equal_heads,
-    check_layer_reduction,
-    pair_layers,
-    reduce_layers,
-)
-from dq_lightning.distillation.mask_choice import choose_mask
-from dq_lightning.distillation.masking import (
-    cross_mask,
-    decoder_self_mask,
-    encoder_self_mask,
-    masked_mean,
-)
+from dq_lightning.distillation.loss import ATTENTIONS, Widths, check_equal_heads
+from dq_lightning.distillation.masking import masked_mean
+from dq_lightning.distillation.stacked_loss import ATTENTION_MASKS, StackedLoss
 
 
-class AttentionMSELoss(Loss):
+class AttentionMSELoss(StackedLoss):
     """Sum over layers of the MSE of attention probabilities, for each stack that is switched on.
 
     Per layer: mean over heads and over pairs (query, key) of real tokens of (a_s - a_t)^2.
@@ -52,7 +36,6 @@ class AttentionMSELoss(Loss):
         mask: str = "real",
         compare: str = "probabilities",
     ) -> None:
-        super().__init__()
         if compare not in ("probabilities", "scores"):
             raise ValueError(
                 f"compare={compare!r} of the attention loss: write probabilities or scores"
@@ -61,36 +44,23 @@ class AttentionMSELoss(Loss):
             raise ValueError(
                 "the attention loss on scores needs mask=real: a padding key has no score"
             )
+        super().__init__(
+            "attention loss",
+            ATTENTION_MASKS,
+            (encoder, decoder, cross),
+            reduction_over_layers,
+            mask,
+        )
         self.on_scores = compare == "scores"
-        if not (encoder or decoder or cross):
-            raise ValueError(
-                "the attention loss has encoder, decoder and cross all false: switch one on, or "
-                "set the weight of the loss to 0"
-            )
-        switches = {
-            "encoder_attentions": (encoder, encoder_self_mask),
-            "decoder_attentions": (decoder, decoder_self_mask),
-            "cross_attentions": (cross, cross_mask),
-        }
-        self.masks = {
-            name: choose_mask(mask_of, mask) for name, (is_on, mask_of) in switches.items() if is_on
-        }
-        self.reduction_over_layers: LayerReduction = check_layer_reduction(reduction_over_layers)
 
     def bind(self, student: Widths, teacher: Widths) -> None:
         """Raise ValueError when the maps of the two models differ in their number of heads."""
         check_equal_heads(self.masks, student, teacher)
 
-    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Float[Tensor, ""]:
-        stacks: list[Tensor] = []
-        for attribute, mask_of in self.masks.items():
-            mask = mask_of(batch)
-            pairs = pair_layers(student, teacher, attribute)
-            if self.on_scores:
-                pairs = [(centred_scores(s, mask), centred_scores(t, mask)) for s, t in pairs]
-            terms = [attention_mse(s, t, mask) for s, t in pairs]
-            stacks.append(reduce_layers(terms, self.reduction_over_layers))
-        return reduce_layers(stacks, "sum")
+    def term(self, student: Tensor, teacher: Tensor, mask: Tensor) -> Float[Tensor, ""]:
+        if self.on_scores:
+            student, teacher = centred_scores(student, mask), centred_scores(teacher, mask)
+        return attention_mse(student, teacher, mask)
 
 
 def centred_scores(
