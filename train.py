@@ -10,6 +10,7 @@ import hydra
 from omegaconf import DictConfig
 
 from dq_lightning.errors import one_sentence_errors, past_hydra
+from dq_lightning.sweeps import launcher, resolvers
 from dq_lightning.sweeps.overrides import teacher_shorthand
 
 CONFIG_DIR = Path(__file__).parent / "conf"
@@ -17,13 +18,15 @@ CONFIG_DIR = Path(__file__).parent / "conf"
 
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")
 def main(cfg: DictConfig) -> float | None:
-    from dq_lightning.run import run  # after composition: a misspelt key fails in a second
+    from dq_lightning.sweeps.cell import run_job  # later: a misspelt key fails in a second
 
     with past_hydra():
-        return run(cfg)
+        return run_job(cfg)
 
 
 if __name__ == "__main__":
     with one_sentence_errors(CONFIG_DIR, "train"):
+        resolvers.register()
+        launcher.register()
         sys.argv[1:] = teacher_shorthand(sys.argv[1:], CONFIG_DIR)
         main()

@@ -7,8 +7,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
@@ -44,6 +42,7 @@ from dq_lightning.quantization.recipe import Bits, QuantizationRecipe
 from dq_lightning.training.checkpoints import BestAndLast
 from dq_lightning.training.module import DistillationModule, default_device
 from dq_lightning.training.progress import ValidationLines
+from dq_lightning.training.progress_file import ProgressFile
 from dq_lightning.training.quantization_schedule import QuantizationSchedule
 from dq_lightning.training.schedule import validation_interval
 
@@ -223,6 +222,7 @@ def build_training(
         )
     callbacks += [build(cfg.averaging)] if cfg.averaging else []
     callbacks += [schedule] if schedule else []
+    callbacks += [ProgressFile(checkpoints.parent)]
     trainer = build(
         cfg.trainer,
         max_steps=steps,
@@ -250,11 +250,7 @@ def build_training(
 
 def build_loggers(cfg: DictConfig) -> list[Logger]:
     """The configured loggers, told the whole config; W&B runs of one sweep share a group."""
-    hydra = HydraConfig.get()
-    in_sweep = hydra.mode == RunMode.MULTIRUN
-    # the folder's last two parts are date and time by default
-    group = "_".join(Path(hydra.sweep.dir).resolve().parts[-2:]) if in_sweep else None
-    wandb = partial(build, name=cell_columns(cfg)["name"], group=group)
+    wandb = partial(build, name=cell_columns(cfg)["name"], group=cfg.sweep.name)
     loggers: list[Logger] = [
         (wandb if name == "wandb" else build)(node) for name, node in cfg.logger.items()
     ]

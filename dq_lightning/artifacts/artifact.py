@@ -80,6 +80,14 @@ class Artifact:
     def read_json(self, name: str) -> Any:
         return json.loads(self.read_text(name))
 
+    def read_object(self, name: str) -> dict[str, Any]:
+        """A JSON object; an empty one where there is none, or none that can be read."""
+        try:
+            content = self.read_json(name)
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
     def read_jsonl(self, name: str) -> list[Any]:
         return [json.loads(line) for line in self.read_text(name).split("\n") if line.strip()]
 
@@ -91,7 +99,8 @@ class Artifact:
 
     @contextlib.contextmanager
     def running(self, cell: Mapping[str, Any] | None = None) -> Generator[None, None, None]:
-        """Keeps ``status.json`` true: running in the block, then finished, or failed if it raised.
+        """Keeps ``status.json`` true: running in the block, then finished, failed if it
+        raised, or interrupted by Ctrl-C or SIGTERM.
 
         Every exception, Ctrl-C included, is recorded with its traceback and raised again; it then
         carries the folder as ``error.run_dir``. ``cell`` names the run in a sweep's report.
@@ -107,19 +116,22 @@ class Artifact:
         self.write_json("status.json", status)
         try:
             yield
-            self.write_json("status.json", status | _ending("finished", began))
+            self.write_json("status.json", status | _ending(began) | {"status": "finished"})
         except BaseException as error:
             with contextlib.suppress(AttributeError):
                 error.run_dir = self.run_dir  # type: ignore[attr-defined]
             try:
-                self.write_json("status.json", status | failure(error) | _ending("failed", began))
+                self.write_json("status.json", status | _ending(began) | failure(error))
             except OSError as unwritten:  # the run's own error matters more than a full disk
                 log.warning("Could not write status.json in %s: %s", self.run_dir, unwritten)
             raise
 
 
 def failure(error: BaseException) -> dict[str, str]:
-    """The status fields of a failed run: its one line ``Type: message`` and its traceback."""
+    """The status of a run that raised: its one line ``Type: message`` and its traceback.
+
+    Ctrl-C and SIGTERM interrupt a run, anything else fails it.
+    """
     trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     # Ctrl-C and SIGTERM become plain exits with a code; the report should say what happened.
     signals = (KeyboardInterrupt, SystemExit)
@@ -128,7 +140,7 @@ def failure(error: BaseException) -> dict[str, str]:
     message = " ".join(str(error).split())
     name = type(error).__name__
     return {
-        "status": "failed",
+        "status": "interrupted" if isinstance(error, signals) else "failed",
         "error": f"{name}: {message}" if message else name,
         "traceback": trace,
     }
@@ -179,8 +191,8 @@ def _commit(source: Path) -> tuple[str | None, bool | None]:
         return None, None
 
 
-def _ending(status: str, began: float) -> dict[str, Any]:
-    return {"status": status, "ended": _now(), "seconds": round(time.monotonic() - began, 3)}
+def _ending(began: float) -> dict[str, Any]:
+    return {"ended": _now(), "seconds": round(time.monotonic() - began, 3)}
 
 
 def _now() -> str:

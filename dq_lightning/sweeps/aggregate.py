@@ -1,27 +1,33 @@
-"""Keeps a sweep's report up to date: after every job, and once more with its table at the end."""
+"""Keeps a sweep's folder up to date: its manifest, and its report after every job."""
 
 import atexit
 import contextlib
 import logging
 import os
+import shlex
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, final
 
+from filelock import FileLock, Timeout
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dq_lightning.artifacts.artifact import Artifact, failure
+from dq_lightning.reporting.collect import Row
 from dq_lightning.reporting.tables import write_report
 from dq_lightning.reporting.terminal import print_sweep_table
+from dq_lightning.sweeps.manifest import Cell, Manifest
 
 log = logging.getLogger(__name__)
 
 
 @final
 class SweepReport(Callback):
-    """Hydra callback: ``report.md`` and ``report.csv`` in ``hydra.sweep.dir``, then the table.
+    """Hydra callback: ``sweep.json`` and the report in ``hydra.sweep.dir``, then the table.
 
     Hydra 1.3's BasicSweeper raises a failed job's error once its batch is through, and
     ``Hydra.multirun`` then never calls ``on_multirun_end``. The last job cannot be told from inside
@@ -35,9 +41,25 @@ class SweepReport(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Arms the final table in the process that owns the sweep (jobs may run in others)."""
         self.sweep_dir = _sweep_dir(config)
+        self.sweep_dir.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(self.sweep_dir / ".running.lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            folder, self.sweep_dir = self.sweep_dir, None
+            raise ValueError(
+                f"This sweep runs already, in another process: {folder}. Wait for it, or give this "
+                "one a folder of its own with hydra.sweep.dir=<folder>."
+            ) from None
+        Manifest(self.sweep_dir).begin(shlex.join(["python", "train.py", *sys.argv[1:]]))
         owner = os.getpid()
         self._at_exit = lambda: self._finish() if os.getpid() == owner else None
         atexit.register(self._at_exit)
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Only launchers that plan no cells ahead call this: it adds the cell that starts."""
+        if config.hydra.mode == RunMode.MULTIRUN:
+            Manifest(_sweep_dir(config)).add([_cell(config)])
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         if config.hydra.mode != RunMode.MULTIRUN:
@@ -57,11 +79,30 @@ class SweepReport(Callback):
             return
         try:
             rows = write_report(self.sweep_dir)
+            Manifest(self.sweep_dir).end(_outcome(rows))
+            rows = write_report(self.sweep_dir)
             if rows:  # none where the sweep ended before its first job, at a misspelt key say
                 print_sweep_table(rows)
                 print(f"Report: {self.sweep_dir / 'report.md'}", flush=True)
         except Exception as error:
             log.warning("The sweep's report could not be written: %s", error)
+        self._lock.release()
+
+
+def _outcome(rows: Sequence[Row]) -> str:
+    states = {row["status"] for row in rows}
+    if states <= {"finished"}:
+        return "finished"
+    return "failed" if "failed" in states else "interrupted"
+
+
+def _cell(config: DictConfig) -> Cell:
+    from dq_lightning.choices import cell_id  # imports torch, which costs seconds
+    from dq_lightning.sweeps.cell import cell_name
+
+    folder = Path(str(config.hydra.runtime.output_dir))
+    overrides = tuple(str(word) for word in config.hydra.overrides.task)
+    return Cell(cell_id(config), cell_name(config), overrides, folder)
 
 
 def _sweep_dir(config: DictConfig) -> Path:
