@@ -106,7 +106,9 @@ def _cell(config: DictConfig) -> Cell:
 
 
 def _sweep_dir(config: DictConfig) -> Path:
-    return Path(str(OmegaConf.select(config, "hydra.sweep.dir"))).resolve()
+    folder = str(OmegaConf.select(config, "hydra.sweep.dir"))
+    # not the present folder: a job may have one of its own
+    return (Path(OmegaConf.select(config, "hydra.runtime.cwd") or ".") / folder).resolve()
 
 
 def _record_early_failure(config: DictConfig, job_return: JobReturn) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning.utilities import rank_zero_only
 
 from dq_lightning.artifacts.artifact import Artifact
@@ -21,7 +21,8 @@ def cell_name(cfg: DictConfig) -> str:
     try:
         return cell_columns(cfg)["name"]
     except Exception:  # whatever it is, the run raises it again and its status holds it
-        return f"{cfg.quant.bits} {cfg.student.layers}"
+        written = (OmegaConf.select(cfg, key) for key in ("quant.bits", "student.layers"))
+        return " ".join(map(str, written))
 
 
 def cell_folder(cfg: DictConfig) -> Path:

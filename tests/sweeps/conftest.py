@@ -1,0 +1,100 @@
+"""A tiny task to sweep over, and `python train.py -m` in a process of its own."""
+
+import csv
+import itertools
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from dq_lightning.data.g2p_tokenizer import build_g2p_tokenizer
+from dq_lightning.models import bart
+from dq_lightning.models.student import student_from_scratch
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def task(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The arguments of a tiny task: a random teacher of 2-2 layers and a made-up dictionary."""
+    folder = tmp_path_factory.mktemp("task")
+    torch.manual_seed(0)
+    sizes = {"d_model": 16, "encoder_ffn_dim": 24, "decoder_ffn_dim": 24}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    more = {"decoder_start_token_id": 1, "forced_eos_token_id": None}
+    tokenizer = build_g2p_tokenizer()
+    model = student_from_scratch(bart.FAMILY, tokenizer, 2, 2, sizes | heads | more)
+    model.save_pretrained(folder / "teacher")
+    tokenizer.save_pretrained(folder / "teacher")
+    words = (f"{a}{v}{b}" for a, v, b in itertools.product("bdfgkmst", "aeiou", "bdfgkmst"))
+    (folder / "words.dict").write_text("".join(f"{word} B AA D\n" for word in words))
+    return [
+        f"teacher.path={folder / 'teacher'}",
+        f"data.path={folder / 'words.dict'}",
+        f"paths.cache={folder / 'cache'}",
+        "trainer.accelerator=cpu",
+        "logger=csv",
+        "debug=fast",
+    ]
+
+
+@dataclass(frozen=True)
+class Swept:
+    """A sweep that ended: its exit code, what it printed, its cells and its report."""
+
+    code: int
+    out: str
+    err: str
+    folder: Path
+
+    @property
+    def cells(self) -> list[Path]:
+        return sorted(path.parent for path in self.folder.glob("runs/cells/*/status.json"))
+
+    @property
+    def report(self) -> str:
+        return (self.folder / "sweep" / "report.md").read_text()
+
+    @property
+    def header(self) -> list[str]:
+        return (self.folder / "sweep" / "report.csv").read_text().splitlines()[0].split(",")
+
+    @property
+    def rows(self) -> list[dict[str, str]]:
+        with (self.folder / "sweep" / "report.csv").open() as lines:
+            return list(csv.DictReader(lines))
+
+
+@pytest.fixture(scope="session")
+def start_sweep() -> Callable[..., "subprocess.Popen[str]"]:
+    """Starts a sweep with its report in `folder`/sweep and its cells in `folder`/runs/cells."""
+
+    def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
+        where = [f"paths.runs={folder / 'runs'}", f"hydra.sweep.dir={folder / 'sweep'}"]
+        return subprocess.Popen(
+            [sys.executable, "train.py", "-m", *arguments, *where],
+            cwd=ROOT,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def sweep(start_sweep: Callable[..., "subprocess.Popen[str]"]) -> Callable[..., Swept]:
+    """Runs a sweep to its end."""
+
+    def run(folder: Path, *arguments: str) -> Swept:
+        process = start_sweep(folder, *arguments)
+        out, err = process.communicate()
+        return Swept(process.returncode, out, err, folder)
+
+    return run
