@@ -10,7 +10,7 @@ import hydra
 from omegaconf import DictConfig
 
 from dq_lightning.errors import one_sentence_errors, past_hydra
-from dq_lightning.sweeps import launcher, resolvers
+from dq_lightning.sweeps import launcher, resolvers, search
 from dq_lightning.sweeps.overrides import teacher_shorthand
 
 CONFIG_DIR = Path(__file__).parent / "conf"
@@ -26,7 +26,7 @@ def main(cfg: DictConfig) -> float | None:
 
 if __name__ == "__main__":
     with one_sentence_errors(CONFIG_DIR, "train"):
-        resolvers.register()
-        launcher.register()
+        for part in (resolvers, launcher, search):
+            part.register()
         sys.argv[1:] = teacher_shorthand(sys.argv[1:], CONFIG_DIR)
         main()

@@ -59,15 +59,18 @@ class _JobError(BaseException):
 
 
 @contextlib.contextmanager
-def past_hydra() -> Generator[None, None, None]:
+def past_hydra(of_the_sweep: bool = False) -> Generator[None, None, None]:
     """Around the body of a job: its error reaches ``one_sentence_errors`` without Hydra's line.
 
     A sweep's job fails as ever: Hydra runs the others first, and its line says which one failed.
+    of_the_sweep: around a callback's check of a whole sweep, whose error Hydra would only warn of.
     """
     try:
         yield
     except Exception as error:
-        if OURS not in os.environ or HydraConfig.get().mode == RunMode.MULTIRUN:
+        if not of_the_sweep and (
+            OURS not in os.environ or HydraConfig.get().mode == RunMode.MULTIRUN
+        ):
             raise
         raise _JobError from error
 

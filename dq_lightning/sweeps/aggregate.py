@@ -17,10 +17,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dq_lightning.artifacts.artifact import Artifact, failure
+from dq_lightning.errors import past_hydra
 from dq_lightning.reporting.collect import Row
 from dq_lightning.reporting.tables import write_report
 from dq_lightning.reporting.terminal import print_sweep_table
 from dq_lightning.sweeps.manifest import Cell, Manifest
+from dq_lightning.sweeps.search import check_direction
 
 log = logging.getLogger(__name__)
 
@@ -38,19 +40,16 @@ class SweepReport(Callback):
     def __init__(self) -> None:
         self.sweep_dir: Path | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For launchers that pickle it: a job elsewhere owns neither the sweep nor its lock."""
+        return {"sweep_dir": None}
+
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Arms the final table in the process that owns the sweep (jobs may run in others)."""
+        with past_hydra(of_the_sweep=True):
+            check_direction(config)
+            self._lock = _locked(_sweep_dir(config))
         self.sweep_dir = _sweep_dir(config)
-        self.sweep_dir.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(self.sweep_dir / ".running.lock")
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            folder, self.sweep_dir = self.sweep_dir, None
-            raise ValueError(
-                f"This sweep runs already, in another process: {folder}. Wait for it, or give this "
-                "one a folder of its own with hydra.sweep.dir=<folder>."
-            ) from None
         Manifest(self.sweep_dir).begin(shlex.join(["python", "train.py", *sys.argv[1:]]))
         owner = os.getpid()
         self._at_exit = lambda: self._finish() if os.getpid() == owner else None
@@ -87,6 +86,20 @@ class SweepReport(Callback):
         except Exception as error:
             log.warning("The sweep's report could not be written: %s", error)
         self._lock.release()
+
+
+def _locked(sweep_dir: Path) -> FileLock:
+    """The sweep's own lock, for as long as this process lives."""
+    sweep_dir.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(sweep_dir / ".running.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(
+            f"This sweep runs already, in another process: {sweep_dir}. Wait for it, or give this "
+            "one a folder of its own with hydra.sweep.dir=<folder>."
+        ) from None
+    return lock
 
 
 def _outcome(rows: Sequence[Row]) -> str:
