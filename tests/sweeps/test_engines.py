@@ -1,0 +1,60 @@
+"""Launchers and sweepers of others: submitit's jobs are cells too, Optuna's trials as well."""
+
+import importlib.util
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Swept = Any  # of conftest.py: exit code, output, cells and report of a sweep that ended
+
+
+def needs(plugin: str) -> pytest.MarkDecorator:
+    found = importlib.util.find_spec("hydra_plugins") and importlib.util.find_spec(plugin)
+    return pytest.mark.skipif(not found, reason=f"{plugin} is not installed")
+
+
+@needs("hydra_plugins.hydra_submitit_launcher")
+def test_submitit_runs_cells_and_skips_them_the_next_time(
+    sweep: Callable[..., Swept], task: list[str], tmp_path: Path
+) -> None:
+    grid = [*task, "hydra/launcher=submitit_local", "quant.bits=2,8", "student.layers=1"]
+    done = sweep(tmp_path, *grid)
+    assert done.code == 0, done.err
+    assert [(row["cell"], row["status"]) for row in done.rows] == [
+        ("2-2-8 1-1", "finished"),
+        ("8-8-8 1-1", "finished"),
+    ]
+    assert [cell.name.rpartition("_")[0] for cell in done.cells] == ["2-2-8_1-1", "8-8-8_1-1"]
+    before = [(cell / "status.json").read_text() for cell in done.cells]
+    again = sweep(tmp_path, *grid)
+    assert again.code == 0, again.err
+    assert [(cell / "status.json").read_text() for cell in again.cells] == before
+
+
+@needs("hydra_plugins.hydra_optuna_sweeper")
+def test_optuna_has_a_study_on_disk_that_goes_on(
+    sweep: Callable[..., Swept], task: list[str], tmp_path: Path
+) -> None:
+    search = [*task, "hydra/sweeper=optuna", "quant.bits=8", "student.layers=1"]
+    search += ["optimizer.lr=interval(1e-4,1e-2)", "hydra.sweeper.n_trials=1"]
+    for trials in (1, 2):
+        done = sweep(tmp_path, *search)
+        assert done.code == 0, done.err
+        with sqlite3.connect(tmp_path / "sweep/study.db") as study:
+            (count,) = study.execute("select count(*) from trials where state='COMPLETE'").fetchone()
+        assert count == trials
+    assert len(done.cells) == 2
+
+
+@needs("hydra_plugins.hydra_optuna_sweeper")
+def test_a_search_for_the_worst_is_refused(
+    sweep: Callable[..., Swept], task: list[str], tmp_path: Path
+) -> None:
+    search = ["hydra/sweeper=optuna", "hydra.sweeper.direction=maximize"]
+    done = sweep(tmp_path, *task, *search, "optimizer.lr=interval(1e-4,1e-2)")
+    assert done.code == 1
+    assert "write hydra.sweeper.direction=minimize." in done.err
+    assert not done.cells
