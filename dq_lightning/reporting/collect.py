@@ -56,12 +56,6 @@ def metric_names(rows: Iterable[Row]) -> list[str]:
 
 
 def _run_folders(root: Path) -> Iterator[Path]:
-    if (root / "sweep.json").is_file():
-        manifest, _ = _read(root / "sweep.json")
-        for cell in manifest.get("cells", []):
-            if ((root / cell["run_dir"]) / "status.json").is_file():
-                yield root / cell["run_dir"]
-        return
     for folder, subfolders, files in os.walk(root):
         if "status.json" in files:
             subfolders.clear()  # checkpoints, logs and the student hold no other run
@@ -80,7 +74,7 @@ def _row(folder: Path, root: Path) -> Row:
         if not _dict(metrics, "student"):
             state = "unreadable"
             error = metrics_error or "metrics.json holds no student metrics"
-    run_dir = Path(os.path.relpath(folder, root)).as_posix()
+    run_dir = folder.relative_to(root).as_posix()
     cell = _dict(metrics, "cell") or _dict(status, "cell")
     student, drop = _numbers(_dict(metrics, "student")), _numbers(_dict(metrics, "drop"))
     sizes, parameters = _dict(metrics, "bytes"), _dict(metrics, "parameters")
