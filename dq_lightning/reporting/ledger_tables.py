@@ -27,7 +27,7 @@ from dq_lightning.reporting.ledger import (
     size_entries,
     unmatched,
 )
-from dq_lightning.reporting.tables import MISSING, markdown_table
+from dq_lightning.reporting.formats import MISSING, markdown_table
 from dq_lightning.reporting.terminal import print_table, table_width
 
 STUDY = Path("experiments/dq_bart")

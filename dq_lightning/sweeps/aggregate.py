@@ -13,7 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dq_lightning.artifacts.artifact import Artifact, failure
-from dq_lightning.reporting.tables import write_report
+from dq_lightning.reporting.report import write_report
 from dq_lightning.reporting.terminal import print_sweep_table
 
 log = logging.getLogger(__name__)

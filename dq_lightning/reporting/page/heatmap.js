@@ -1,0 +1,133 @@
+// The grid: two keys of the sweep as columns and rows, one number a field.
+
+const KEYS = [
+  ...["bits", "layers"].filter((key) => data.cells.some((cell) => cell[key] != null)),
+  ...new Set(data.cells.flatMap((cell) => Object.keys(cell.settings))),
+];
+
+const NAMES = { bits: "bits (W-E-A)", layers: "layers (encoder-decoder)", "": "all" };
+
+function valueOf(cell, key) {
+  if (key === "") return "all";
+  return key === "bits" || key === "layers" ? cell[key] : cell.settings[key] ?? null;
+}
+
+function distinct(key) {
+  const found = data.cells.map((cell) => valueOf(cell, key)).filter((value) => value != null);
+  return [...new Set(found)].sort(byNumbers);
+}
+
+// Bits and layers where the sweep varies one of them; else the first keys that it does vary.
+function usualAxes() {
+  const varied = KEYS.filter((key) => distinct(key).length > 1);
+  const main = varied.filter((key) => key === "bits" || key === "layers");
+  const others = varied.filter((key) => !["bits", "layers", "quant.bits", "student.layers"]
+    .includes(key));
+  if (main.length === 2 || (!others.length && KEYS.includes("bits"))) return ["bits", "layers"];
+  return [...main, ...others, "", ""].slice(0, 2);
+}
+
+const QUANTITIES = {
+  score: (cell, metric) => cell.scores[metric],
+  drop: (cell, metric) => cell.drop[metric],
+  ratio: (cell) => cell.ratio,
+};
+
+function isLowerBetter(quantity, metric) {
+  if (quantity === "ratio") return false;
+  return quantity === "drop" ? true : metricOf(metric).lower;
+}
+
+function fieldText(value, quantity, metric) {
+  if (quantity === "ratio") return ratioText(value);
+  return scoreText(value, metric, quantity === "drop");
+}
+
+function fieldOf(cells, quantity, metric, several) {
+  const values = cells.map((cell) => QUANTITIES[quantity](cell, metric))
+    .filter((value) => value != null);
+  if (!values.length) return null;
+  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+  const lower = isLowerBetter(quantity, metric);
+  if (several === "mean" || lower == null) return mean;
+  return lower ? Math.min(...values) : Math.max(...values);
+}
+
+function stateText(cells) {
+  const cell = cells[0];
+  const { step, steps } = cell.progress;
+  const share = cell.status === "running" && steps ? ` ${Math.floor((100 * (step || 0)) / steps)} %` : "";
+  return `${SIGNS[cell.status] || ""} ${cell.status}${share}`;
+}
+
+function drawGrid() {
+  const [metric, quantity] = [find("metric").value, find("quantity").value];
+  const [across, up] = [find("columns").value, find("rows").value];
+  const [columns, rows] = [distinct(across), distinct(up)];
+  const placed = data.cells.filter((c) => valueOf(c, across) != null && valueOf(c, up) != null);
+  const at = (row, column) =>
+    placed.filter((c) => valueOf(c, across) === column && valueOf(c, up) === row);
+  const groups = rows.map((row) => columns.map((column) => at(row, column)));
+  const several = groups.flat().some((cells) => cells.length > 1);
+  find("several-label").hidden = !several;
+  describeGrid(metric, quantity, placed, several);
+  if (!placed.length) return empty("heatmap", "No cell says yet what bits and layers it has.");
+  const field = (cells) => fieldOf(cells, quantity, metric, find("several").value);
+  const number = (cells) => (cells.length > 1 ? `<br>${cells.length} runs` : "");
+  const traces = () => [{
+    type: "heatmap", x: columns, y: rows, z: groups.map((row) => row.map(field)),
+    text: groups.map((row) => row.map((cells) =>
+      fieldText(field(cells), quantity, metric) + number(cells))),
+    texttemplate: "%{text}", textfont: { size: 15 }, xgap: 3, ygap: 3,
+    customdata: groups.map((row) => row.map((cells) => cells.map((c) => data.cells.indexOf(c)))),
+    hovertext: groups.map((row) => row.map((cells) => cells.map(hoverOf).join("<br><br>"))),
+    hoverinfo: "text", hoverongaps: false, colorscale: "Cividis",
+    reversescale: isLowerBetter(quantity, metric) === true,
+    colorbar: { thickness: 10, outlinewidth: 0, len: 1, tickfont: { size: 11 } },
+  }];
+  const waiting = groups.flatMap((row, y) => row.map((cells, x) => [cells, columns[x], rows[y]]))
+    .filter(([cells]) => cells.length && field(cells) == null);
+  const layout = () => ({
+    xaxis: axis(plain(NAMES[across] ?? across), { type: "category", showgrid: false }),
+    yaxis: axis(plain(NAMES[up] ?? up), { type: "category", showgrid: false }),
+    annotations: waiting.map(([cells, x, y]) => ({
+      x, y, text: plain(stateText(cells)), showarrow: false, font: { color: theme().quiet },
+    })),
+  });
+  draw(onceCleared("heatmap"), traces, layout, 130 + 64 * Math.min(rows.length, 8));
+  find("heatmap").removeAllListeners?.("plotly_click");
+  find("heatmap").on("plotly_click", ({ points }) => showCell(points[0].customdata[0]));
+}
+
+function describeGrid(metric, quantity, placed, several) {
+  const what = { score: metric + directionText(metricOf(metric)), ratio: "compression ratio",
+    drop: `${metric} lost against the teacher (positive: worse)` }[quantity];
+  const parts = [`Each field: ${what}. Brighter is better.`];
+  if (isLowerBetter(quantity, metric) == null) {
+    parts[0] = `Each field: ${what}; brighter is higher.`;
+  }
+  if (several) parts.push(`Where a field has several runs it shows their ${find("several").value}.`);
+  const missing = data.cells.length - placed.length;
+  if (missing) parts.push(`${missing} cells without these two keys are in the table only.`);
+  if (data.cells.some((cell) => cell.status === "finished")) {
+    parts.push("A click on a field shows its predictions.");
+  }
+  find("heatmap-note").textContent = parts.join(" ");
+  find("heatmap").setAttribute("aria-label", `Heat map, ${what}; the numbers are in the table.`);
+}
+
+// The lines of a hover box: a cell's scores with drops, size, ratio, time.
+function hoverOf(cell) {
+  const lines = [`<b>${plain(cell.label)}</b>  ${plain(cell.status)}`];
+  for (const [name, value] of Object.entries(cell.scores)) {
+    const drop = cell.drop[name] == null ? "" : `  (drop ${scoreText(cell.drop[name], name, true)})`;
+    lines.push(`${plain(name)} ${scoreText(value, name)}${drop}`);
+  }
+  if (cell.ratio != null) {
+    lines.push(`${bytesText(cell.sizes.student_nominal)} nominal, ${ratioText(cell.ratio)} smaller`);
+  }
+  if (cell.seconds_an_item != null) lines.push(`${secondsText(cell.seconds_an_item)} an item`);
+  const note = noteOf(cell);
+  if (!Object.keys(cell.scores).length && note) lines.push(plain(note.slice(0, 90)));
+  return lines.join("<br>");
+}
