@@ -13,7 +13,7 @@ from typing import Any
 
 
 def write_file(target: Path, chunks: Iterable[str | bytes]) -> Path:
-    """Writes bytes, or text as UTF-8, to a temporary sibling, syncs it and renames it over ``target``.
+    """Writes bytes or UTF-8 text to a temporary sibling, syncs it and renames it over ``target``.
 
     If ``chunks`` raises or the disk is full, ``target`` stays as it was and the temporary goes.
     """

@@ -110,8 +110,9 @@ def _times(status: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
     for name in ("teacher", "student"):
         seconds = generation.get(name)
         times[f"{name}_generation_seconds"] = seconds
-        known = seconds is not None and count is not None
-        times[f"{name}_seconds_an_item"] = seconds / count if known else None
+        times[f"{name}_seconds_an_item"] = (
+            None if seconds is None or count is None else seconds / count
+        )
     return times | {"timed_items": count}
 
 

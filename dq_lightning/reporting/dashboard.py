@@ -12,7 +12,8 @@ from dq_lightning.reporting.collect import Row
 from dq_lightning.reporting.dashboard_data import dashboard_data
 
 _PAGE = Path(__file__).parent / "page"
-# In the order they run: later ones use what earlier ones define.
+# In their order: what stands later uses or overrides what stands earlier.
+_STYLES = ("style.css", "tables.css", "media.css")
 _SCRIPTS = (
     "state.js",
     "words.js",
@@ -33,10 +34,10 @@ def dashboard(rows: Sequence[Row], name: str, manifest: Mapping[str, Any]) -> st
     data = dashboard_data(rows, name, manifest)
     parts = {
         "title": escape(name),
-        "style": _asset("style.css"),
+        "style": "\n".join(map(_asset, _STYLES)),
         "plotly": _plotly(),
         "data": embedded(data),
-        "scripts": "\n".join(_asset(script) for script in _SCRIPTS),
+        "scripts": "\n".join(map(_asset, _SCRIPTS)),
     }
     page = _asset("page.html")
     for key, text in parts.items():

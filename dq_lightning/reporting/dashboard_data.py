@@ -75,12 +75,24 @@ def _cell(row: Row, label: str, settings: Mapping[str, str]) -> dict[str, Any]:
         "seconds": row["times"]["seconds"],
         "seconds_an_item": row["times"]["student_seconds_an_item"],
         "started": row["times"]["started"],
-        "progress": row["progress"],
+        "progress": _progress(row["progress"]),
         "error": row["error"],
         "run_dir": row["run_dir"],
         "overrides": row["overrides"],
         "settings": settings,
     }
+
+
+def _progress(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What of progress.json is as agreed; another program's file may say anything."""
+    counts = {k: v for k in ("step", "steps") if isinstance(v := content.get(k), int)}
+    scores = content.get("validation")
+    numbers = {
+        str(name): value
+        for name, value in (scores.items() if isinstance(scores, dict) else ())
+        if isinstance(value, (int, float))
+    }
+    return {"stage": str(content.get("stage") or ""), **counts, "validation": numbers}
 
 
 def _teacher(teacher: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ _SPECIAL = {
 
 
 def to_latex(rows: Sequence[Row], name: str) -> str:
-    """A booktabs tabular: the teachers, then the finished cells; the others are counted in a comment.
+    """A booktabs tabular: teachers, finished cells, and in a comment how many there are.
 
     Metrics with their drops (positive: worse than the teacher), nominal size, ratio.
     """

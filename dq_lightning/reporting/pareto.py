@@ -30,8 +30,10 @@ def front(points: Sequence[tuple[float, float]], lower: bool) -> list[int]:
 
 def best_row(rows: Sequence[Row], metric: str | None) -> Row | None:
     """The row with the best score; None where none is finished or no direction is known."""
-    lower = lower_is_better(rows, metric) if metric else None
-    scored = [row for row in rows if metric and row.get(metric) is not None]
+    if metric is None:
+        return None
+    lower = lower_is_better(rows, metric)
+    scored = [row for row in rows if row.get(metric) is not None]
     if lower is None or not scored:
         return None
     return (min if lower else max)(scored, key=lambda row: row[metric])

@@ -49,7 +49,7 @@ def _shared(read: Sequence[tuple[int, dict[int, Item]] | None]) -> dict[str, Any
 
 
 def _read(run_dir: Path, most: int) -> tuple[int, dict[int, Item]] | None:
-    """How many items there are, and some of them by their line, from 0; broken lines are left out."""
+    """How many items there are, and some by their line, from 0; broken lines are left out."""
     try:
         text = (run_dir / "predictions.jsonl").read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -49,11 +48,11 @@ def drop_figure(rows: Sequence[Row], metric: str) -> Figure | None:
     figure, axes = canvas()
     figure.set_size_inches(1.6 + 1.1 * len(bits), 1.4 + 0.7 * len(layers))
     values = [[fields.get((b, e), float("nan")) for b in bits] for e in layers]
-    image = axes.imshow(values, cmap="cividis_r", origin="lower", aspect="auto")
+    axes.imshow(values, cmap="cividis_r", origin="lower", aspect="auto")
+    low, high = min(fields.values()), max(fields.values())
     for (b, e), drop in fields.items():
-        shade = colormaps["cividis_r"](image.norm(drop))
         text = format_metric(drop, list(fields.values()), sign=True)
-        colour = "black" if sum(shade[:3]) > 1.4 else "white"
+        colour = "white" if drop - low > (high - low) / 2 else "black"
         axes.text(bits.index(b), layers.index(e), text, ha="center", va="center", color=colour)
     axes.set_xticks(range(len(bits)), bits)
     axes.set_yticks(range(len(layers)), layers)
@@ -136,4 +135,3 @@ def _layers(row: Row) -> str:
 
 def _numbers(text: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", text)]
-

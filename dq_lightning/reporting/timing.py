@@ -21,7 +21,7 @@ TIMES = (
 
 
 def timing_csv(rows: Sequence[Row]) -> str:
-    """Raw numbers, one line a cell: the run's seconds, and those of generation for `timed_items`."""
+    """Raw numbers, one line a cell: the run's seconds, and generation's for `timed_items`."""
     stream = io.StringIO()
     header = ["cell", "run_dir", *TIMES]
     writer = csv.DictWriter(stream, header, extrasaction="ignore", lineterminator="\n")

@@ -6,6 +6,7 @@ import math
 import os
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,15 @@ def score_of(bits: int, layers: str, seed: int = 28) -> float:
 
 def write_curves(artifact: Artifact, score: float, steps: int = 1200) -> None:
     """Two starts: the second resumes at step 600 and ends with the results, which have no step."""
-    columns = ["step", "lr", "train/loss", "train/task", "train/hidden", "validation/wer", "drop/wer"]
+    columns = [
+        "step",
+        "lr",
+        "train/loss",
+        "train/task",
+        "train/hidden",
+        "validation/wer",
+        "drop/wer",
+    ]
     for start, (first, last) in enumerate([(0, min(700, steps)), (600, steps)]):
         if first >= steps:
             continue
@@ -109,14 +118,21 @@ def write_cell(
     name = f"{cell['name'].replace(' ', '_')}_{bits}{seed}{layers}"
     artifact = Artifact(folder / "cells" / name)
     settings = [f"quant.bits={bits}", f"student.layers={layers}", f"seed={seed}"]
-    entry = {"id": name, "name": cell["name"], "overrides": settings, "run_dir": f"../../cells/{name}"}
+    entry = {
+        "id": name,
+        "name": cell["name"],
+        "overrides": settings,
+        "run_dir": f"../../cells/{name}",
+    }
     if state == "queued":
         return entry
     score = score_of(bits, cell["name"].split()[1], seed)
     config = {"seed": seed, "quant": {"bits": bits, "head": "tied"}, "student": {"layers": layers},
               "data": {"name": "cmudict", "limit_test": None}, "paths": {"runs": name}}  # fmt: skip
     artifact.write_text("config.yaml", yaml.safe_dump(config))
-    artifact.write_json("environment.json", {"device": "cpu", "seed": seed, "git_sha": "0123456789ab"})
+    artifact.write_json(
+        "environment.json", {"device": "cpu", "seed": seed, "git_sha": "0123456789ab"}
+    )
     write_curves(artifact, score, 1200 if state == "finished" else 640)
     status = {"status": state, "pid": os.getpid(), "host": socket.gethostname(), "cell": cell,
               "started": "2026-11-20T09:00:00+00:00"}  # fmt: skip
@@ -129,8 +145,14 @@ def write_cell(
     if state == "finished":
         status["seconds"] = 40.0 * int(encoder)
         metrics = metrics_of(cell, wer=score)
-        size = int(12_345_678 * (bits + 1) / 34 * sum(map(int, cell["name"].split()[1].split("-"))) / 12)
-        metrics["bytes"] = {"teacher": 12_345_678, "student_nominal": size, "ratio": 12_345_678 / size}
+        size = int(
+            12_345_678 * (bits + 1) / 34 * sum(map(int, cell["name"].split()[1].split("-"))) / 12
+        )
+        metrics["bytes"] = {
+            "teacher": 12_345_678,
+            "student_nominal": size,
+            "ratio": 12_345_678 / size,
+        }
         metrics["generation_seconds"]["student"] = 1.0 + 0.6 * int(encoder) + bits / 50
         artifact.write_json("metrics.json", metrics)
         artifact.write_jsonl("predictions.jsonl", [prediction(n, bits) for n in range(items)])
@@ -147,14 +169,22 @@ def prediction(number: int, bits: int) -> dict[str, Any]:
             "teacher": right}  # fmt: skip
 
 
+@pytest.fixture(scope="session")
+def sweep_writer() -> Callable[..., Path]:
+    """Writes a sweep below a folder, from (bits, layers, state[, seed[, items]]) of its cells."""
+    return write_sweep
+
+
+@pytest.fixture(scope="session")
+def nine() -> list[tuple[int, str, str]]:
+    """A grid half way."""
+    return NINE
+
+
 @pytest.fixture
 def make_sweep(tmp_path: Path) -> Callable[..., Path]:
-    """A sweep folder with its manifest, from (bits, layers, state[, seed]) of its cells."""
-
-    def make(cells: list[tuple[Any, ...]], status: str = "finished") -> Path:
-        return write_sweep(tmp_path, cells, status)
-
-    return make
+    """A sweep folder with its manifest, below the test's folder."""
+    return partial(write_sweep, tmp_path)
 
 
 def write_sweep(folder: Path, cells: list[tuple[Any, ...]], status: str = "finished") -> Path:

@@ -11,7 +11,7 @@ function theme() {
   const style = getComputedStyle(document.documentElement);
   const colour = (name) => style.getPropertyValue(name).trim();
   return { text: colour("--text"), quiet: colour("--quiet"), line: colour("--line"),
-    paper: colour("--paper") };
+    paper: colour("--paper"), soft: colour("--soft") };
 }
 
 // plotly reads a little HTML in its texts; a name must not be taken for it.
@@ -38,11 +38,7 @@ function draw(id, traces, layout, height) {
     hoverlabel: { bgcolor: paper, bordercolor: text, font: { color: text, size: 12 }, align: "left" },
     ...layout(),
   };
-  const settings = {
-    displaylogo: false, responsive: true,
-    modeBarButtonsToRemove: ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
-  };
-  return Plotly.react(id, traces(), whole, settings);
+  return Plotly.react(id, traces(), whole, { displayModeBar: false, responsive: true });
 }
 
 // A chart that has nothing to show says why instead.

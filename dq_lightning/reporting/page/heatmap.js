@@ -60,6 +60,14 @@ function stateText(cells) {
   return `${SIGNS[cell.status] || ""} ${cell.status}${share}`;
 }
 
+// Places 0, 1, ... with names: also right where no field has a number yet.
+function categories(key, names) {
+  return axis(plain(NAMES[key] ?? key), {
+    tickvals: names.map((_, at) => at), ticktext: names.map(plain), showgrid: false,
+    showline: false, range: [-0.5, names.length - 0.5], fixedrange: true,
+  });
+}
+
 function drawGrid() {
   const [metric, quantity] = [find("metric").value, find("quantity").value];
   const [across, up] = [find("columns").value, find("rows").value];
@@ -74,10 +82,11 @@ function drawGrid() {
   if (!placed.length) return empty("heatmap", "No cell says yet what bits and layers it has.");
   const field = (cells) => fieldOf(cells, quantity, metric, find("several").value);
   const number = (cells) => (cells.length > 1 ? `<br>${cells.length} runs` : "");
+  const values = new Set(groups.flat().map(field).filter((value) => value != null));
   const traces = () => [{
-    type: "heatmap", x: columns, y: rows, z: groups.map((row) => row.map(field)),
-    text: groups.map((row) => row.map((cells) =>
-      fieldText(field(cells), quantity, metric) + number(cells))),
+    type: "heatmap", z: groups.map((row) => row.map(field)), showscale: values.size > 1,
+    text: groups.map((row) => row.map((cells) => (field(cells) == null ? ""
+      : fieldText(field(cells), quantity, metric) + number(cells)))),
     texttemplate: "%{text}", textfont: { size: 15 }, xgap: 3, ygap: 3,
     customdata: groups.map((row) => row.map((cells) => cells.map((c) => data.cells.indexOf(c)))),
     hovertext: groups.map((row) => row.map((cells) => cells.map(hoverOf).join("<br><br>"))),
@@ -85,15 +94,19 @@ function drawGrid() {
     reversescale: isLowerBetter(quantity, metric) === true,
     colorbar: { thickness: 10, outlinewidth: 0, len: 1, tickfont: { size: 11 } },
   }];
-  const waiting = groups.flatMap((row, y) => row.map((cells, x) => [cells, columns[x], rows[y]]))
+  const waiting = groups.flatMap((row, y) => row.map((cells, x) => [cells, x, y]))
     .filter(([cells]) => cells.length && field(cells) == null);
   const layout = () => ({
-    xaxis: axis(plain(NAMES[across] ?? across), { type: "category", showgrid: false }),
-    yaxis: axis(plain(NAMES[up] ?? up), { type: "category", showgrid: false }),
+    xaxis: categories(across, columns), yaxis: categories(up, rows),
     annotations: waiting.map(([cells, x, y]) => ({
       x, y, text: plain(stateText(cells)), showarrow: false, font: { color: theme().quiet },
     })),
+    shapes: waiting.map(([, x, y]) => ({
+      type: "rect", x0: x - 0.49, x1: x + 0.49, y0: y - 0.47, y1: y + 0.47, layer: "below",
+      fillcolor: theme().soft, line: { width: 0 },
+    })),
   });
+  find("heatmap").style.maxWidth = `${220 + 190 * columns.length}px`;
   draw(onceCleared("heatmap"), traces, layout, 130 + 64 * Math.min(rows.length, 8));
   find("heatmap").removeAllListeners?.("plotly_click");
   find("heatmap").on("plotly_click", ({ points }) => showCell(points[0].customdata[0]));
@@ -103,16 +116,14 @@ function describeGrid(metric, quantity, placed, several) {
   const what = { score: metric + directionText(metricOf(metric)), ratio: "compression ratio",
     drop: `${metric} lost against the teacher (positive: worse)` }[quantity];
   const parts = [`Each field: ${what}. Brighter is better.`];
-  if (isLowerBetter(quantity, metric) == null) {
+  if (!data.metrics.length) parts[0] = "No cell is finished yet.";
+  else if (isLowerBetter(quantity, metric) == null) {
     parts[0] = `Each field: ${what}; brighter is higher.`;
   }
   if (several) parts.push(`Where a field has several runs it shows their ${find("several").value}.`);
   const missing = data.cells.length - placed.length;
   if (missing) parts.push(`${missing} cells without these two keys are in the table only.`);
-  if (data.cells.some((cell) => cell.status === "finished")) {
-    parts.push("A click on a field shows its predictions.");
-  }
-  find("heatmap-note").textContent = parts.join(" ");
+  note("heatmap-note", parts.join(" "), WRITERS.length ? "A click on a field shows its predictions." : "");
   find("heatmap").setAttribute("aria-label", `Heat map, ${what}; the numbers are in the table.`);
 }
 

@@ -74,7 +74,6 @@ function controls() {
   const sizes = [...new Set(data.cells.flatMap((cell) => Object.keys(cell.sizes)))];
   chooser("size", sizes.map((key) => [key, key.replace("student_", "").replaceAll("_", " ")]),
     "student_nominal", results);
-  find("size-label").hidden = sizes.length < 2;
   chooser("scale", listed("scale"), "linear", drawCurves);
   find("curves-all").addEventListener("click", () => chooseCurves(CURVED));
   find("curves-none").addEventListener("click", () => chooseCurves([]));

@@ -101,7 +101,8 @@ function drawCosts() {
     cell: seconds, teacher: seconds, published: () => null,
   }, { rangemode: "tozero" });
   const hollow = data.published.length ? " Hollow: published rows on the same data set and metric." : "";
-  find("cost-note").textContent = `Marker: ${NAMES[find("columns").value] ?? find("columns").value}; `
+  const any = data.cells.some((cell) => Object.keys(cell.scores).length);
+  find("cost-note").textContent = !any ? "" : `Marker: ${NAMES[find("columns").value] ?? find("columns").value}; `
     + `label: ${NAMES[find("rows").value] ?? find("rows").value}. Dotted: Pareto front of the `
     + `students. Star: teacher.${hollow} Size is logarithmic; times are clocks of the machine that `
     + "ran the cell.";

@@ -43,6 +43,7 @@ function chooser(id, options, fallback, onchange) {
   const known = (value) => options.some(([other]) => other === value);
   const key = select.dataset.key || id;
   select.value = known(choices[key]) ? choices[key] : fallback;
+  select.parentElement.hidden = options.length < 2; // nothing to choose
   select.addEventListener("change", () => {
     choose(key, select.value);
     onchange();

@@ -100,8 +100,8 @@ function drawTable() {
     element("tbody", { class: "cells" }, ...body));
   find("shown").textContent = shown.length === data.cells.length ? ""
     : `${shown.length} of ${data.cells.length} cells`;
-  find("table-note").textContent = "A positive drop is worse than the teacher. Nominal size counts "
-    + "parameters at their bits, without scales. A click on a title sorts, another one turns round.";
+  note("table-note", "A positive drop is worse than the teacher. Nominal size counts parameters at "
+    + "their bits, without scales.", "A click on a title sorts, another one turns round.");
   drawStatuses();
 }
 

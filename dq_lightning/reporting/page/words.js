@@ -88,3 +88,8 @@ function directionText(metric) {
 
 // Numbers inside a text count as numbers: 16-16-8 comes after 8-8-8.
 const byNumbers = new Intl.Collator("en", { numeric: true }).compare;
+
+// A line below a part; what only a screen can do is left out on paper.
+function note(id, text, hint = "") {
+  find(id).replaceChildren(text, element("span", { class: "controls" }, hint && ` ${hint}`));
+}
