@@ -63,10 +63,10 @@ function itemsOf(writer, against) {
   });
 }
 
-function matches(item, words) {
+function matches(item, phrase) {
   const text = [item.number, item.source, ...item.references, item.teacher, item.student, item.other]
     .join("\n").toLowerCase();
-  return words.every((word) => text.includes(word));
+  return text.includes(phrase);
 }
 
 function folded(text) {
@@ -101,9 +101,9 @@ function drawPredictions() {
   const writer = Number(find("student").value);
   if (!WRITERS.length) return noPredictions();
   const against = find("against").value;
-  const words = find("search").value.toLowerCase().split(/\s+/).filter(Boolean);
+  const phrase = find("search").value.toLowerCase();
   const items = itemsOf(writer, against);
-  const found = items.filter((item) => matches(item, words)
+  const found = items.filter((item) => matches(item, phrase)
     && (!find("differ").checked || item.other !== item.student));
   const pages = Math.max(1, Math.ceil(found.length / PAGE));
   const page = Math.min(choices.page || 0, pages - 1);
