@@ -5,7 +5,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from dq_lightning.reporting.run_folders import RunFolder, read_json, run_folders, run_state
+from dq_lightning.reporting.run_folders import (
+    RunFolder,
+    overrides,
+    read_json,
+    run_folders,
+    run_state,
+)
 
 Row = dict[str, Any]
 
@@ -88,7 +94,7 @@ def _row(folder: RunFolder) -> Row:
         "progress": read_json(folder.path / "progress.json")[0] if state == "running" else {},
         "run": _dict(metrics, "run"),
         "environment": environment if state != "queued" else {},
-        "overrides": [str(override) for override in folder.entry.get("overrides") or ()],
+        "overrides": overrides(folder),
         "folder": folder.path,
     }
 

@@ -31,7 +31,8 @@ def published_points(
         points = [_point(row, sizes) for row in published["scores"] if row["data"] in data]
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return []  # an installed package comes without experiments/
-    return [p for p in points if p["bytes"] and limit is None and name is not None]
+    known = [p for p in points if p["bytes"] and any(p["scores"].values())]
+    return known if limit is None and name is not None else []
 
 
 def _point(row: Mapping[str, Any], sizes: Mapping[tuple[str, str, str], float]) -> dict[str, Any]:
@@ -43,7 +44,7 @@ def _point(row: Mapping[str, Any], sizes: Mapping[tuple[str, str, str], float]) 
         "cell": f"{bits} {layers}",
         "bytes": size,
         "scores": row["scores"],
-        "source": row["source"],
+        "source": row["source"] or "",
         "grade": row.get("grade"),
     }
 

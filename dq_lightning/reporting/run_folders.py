@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 Content = dict[str, Any]
 
 
@@ -64,6 +66,18 @@ def _is_gone(status: Content) -> bool:
     except (OSError, OverflowError):  # another user's
         return False
     return False
+
+
+def overrides(folder: RunFolder) -> list[str]:
+    """What the run was told on the command line: from the manifest, or as Hydra keeps it."""
+    told: Any = folder.entry.get("overrides")
+    if not folder.entry:
+        try:
+            text = (folder.path / ".hydra" / "overrides.yaml").read_text(encoding="utf-8")
+            told = yaml.safe_load(text)
+        except (OSError, ValueError, yaml.YAMLError):
+            told = None
+    return [str(override) for override in told] if isinstance(told, list) else []
 
 
 def read_json(path: Path) -> tuple[Content, str | None]:

@@ -138,6 +138,15 @@ def test_a_run_whose_process_is_gone_is_interrupted(sweep: Path) -> None:
     assert found == ["interrupted", "running", "running"]
 
 
+def test_without_a_manifest_hydras_overrides_count(sweep: Path) -> None:
+    for run, text in (("1", "- quant=tbt\n- 'distill={a: b}'\n"), ("2", "a: ["), ("3", "x: 1")):
+        (sweep / run / ".hydra").mkdir()
+        (sweep / run / ".hydra" / "overrides.yaml").write_text(text)
+    found = {row["run_dir"]: row["overrides"] for row in collect(sweep)}
+    assert found["1"] == ["quant=tbt", "distill={a: b}"]
+    assert found["2"] == found["3"] == []
+
+
 @pytest.mark.parametrize("content", ["", "[1]", '{"step": "many"}'])
 def test_broken_progress_does_not_raise(sweep: Path, content: str) -> None:
     (sweep / "5" / "progress.json").write_text(content)

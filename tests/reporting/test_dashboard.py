@@ -215,7 +215,8 @@ def test_published_rows_stand_beside_the_same_data_only(make_sweep) -> None:
     assert own["DQ-BART", "2-2-8 6-6"]["bytes"] == pytest.approx(557_681_664 / 13.6)
     assert own["full precision", "32-32-32 6-6"]["bytes"] == 557_681_664
     assert own["DQ-BART", "2-2-8 6-6"]["scores"].keys() == {"rouge1", "rouge2", "rougeLsum"}
-    assert all(point["bytes"] for point in found)
+    assert all(point["bytes"] and any(point["scores"].values()) for point in found)
+    assert all(isinstance(point["source"], str) for point in found)
 
 
 def test_every_file_is_written(make_sweep) -> None:

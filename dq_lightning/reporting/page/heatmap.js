@@ -9,11 +9,11 @@ const NAMES = { bits: "bits (W-E-A)", layers: "layers (encoder-decoder)", "": "a
 
 function valueOf(cell, key) {
   if (key === "") return "all";
-  return key === "bits" || key === "layers" ? cell[key] : cell.settings[key] ?? null;
+  return key === "bits" || key === "layers" ? cell[key] : cell.settings[key] ?? "(default)";
 }
 
-function distinct(key) {
-  const found = data.cells.map((cell) => valueOf(cell, key)).filter((value) => value != null);
+function distinct(key, cells = data.cells) {
+  const found = cells.map((cell) => valueOf(cell, key)).filter((value) => value != null);
   return [...new Set(found)].sort(byNumbers);
 }
 
@@ -71,8 +71,8 @@ function categories(key, names) {
 function drawGrid() {
   const [metric, quantity] = [find("metric").value, find("quantity").value];
   const [across, up] = [find("columns").value, find("rows").value];
-  const [columns, rows] = [distinct(across), distinct(up)];
   const placed = data.cells.filter((c) => valueOf(c, across) != null && valueOf(c, up) != null);
+  const [columns, rows] = [distinct(across, placed), distinct(up, placed)];
   const at = (row, column) =>
     placed.filter((c) => valueOf(c, across) === column && valueOf(c, up) === row);
   const groups = rows.map((row) => columns.map((column) => at(row, column)));
@@ -122,7 +122,7 @@ function describeGrid(metric, quantity, placed, several) {
   }
   if (several) parts.push(`Where a field has several runs it shows their ${find("several").value}.`);
   const missing = data.cells.length - placed.length;
-  if (missing) parts.push(`${missing} cells without these two keys are in the table only.`);
+  if (missing) parts.push(`In the table only, for want of these two keys: ${missing}.`);
   note("heatmap-note", parts.join(" "), WRITERS.length ? "A click on a field shows its predictions." : "");
   find("heatmap").setAttribute("aria-label", `Heat map, ${what}; the numbers are in the table.`);
 }

@@ -2,8 +2,13 @@
 
 function drawHead() {
   find("name").textContent = data.name;
-  find("commands").replaceChildren(...data.commands.map((command) => element("pre", {},
-    element("code", {}, command))));
+  const commands = data.commands.map((command) => element("pre", {}, element("code", {}, command)));
+  const more = commands.splice(3);
+  if (more.length) {
+    const summary = element("summary", {}, `and ${more.length} more commands`);
+    commands.push(element("details", {}, summary, ...more));
+  }
+  find("commands").replaceChildren(...commands);
   const counts = STATUSES.map((status) =>
     [status, data.cells.filter((cell) => cell.status === status).length]).filter(([, n]) => n);
   const bar = element("div", { class: "share", "aria-hidden": "true" },
