@@ -5,8 +5,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from dq_lightning.reporting.collect import Row
 from dq_lightning.reporting.figures import COLOURS, MARKERS, canvas, save
@@ -24,15 +26,16 @@ def write_figures(rows: Sequence[Row], folder: Path) -> None:
     if not finished:
         return
     assert primary is not None, "a finished row has been found by it"
-    figures = {
-        "grid": drop_figure(finished, primary),
-        "size": cost_figure(finished, primary, "nominal size, MB", _megabytes),
-        "time": cost_figure(finished, primary, "generation time, ms an item", _milliseconds),
-    }
-    for name, figure in figures.items():
-        if figure is not None:
-            for kind in ("png", "svg"):
-                save(figure, folder / f"{name}.{kind}")
+    with rc_context({"text.parse_math": False}):  # a name may hold dollars
+        figures = {
+            "grid": drop_figure(finished, primary),
+            "size": cost_figure(finished, primary, "nominal size, MB", _megabytes),
+            "time": cost_figure(finished, primary, "generation time, ms an item", _milliseconds),
+        }
+        for name, figure in figures.items():
+            if figure is not None:
+                for kind in ("png", "svg"):
+                    save(figure, folder / f"{name}.{kind}")
 
 
 def drop_figure(rows: Sequence[Row], metric: str) -> Figure | None:
@@ -82,15 +85,19 @@ def cost_figure(rows: Sequence[Row], metric: str, label: str, cost: Cost) -> Fig
             axes.annotate(
                 _layers(row), (x, row[metric]), (5, 4), textcoords="offset points", fontsize=8
             )
-    _draw_front(axes, [(x, row[metric]) for x, row in points], lower_is_better(rows, metric))
+    lower = lower_is_better(rows, metric)
+    _draw_front(axes, [(x, row[metric]) for x, row in points], lower)
     _draw_teachers(axes, rows, metric, cost)
     if cost is _megabytes:
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter("{x:g}")
-    axes.tick_params(axis="x", which="minor", labelsize=7)
+        axes.xaxis.set_minor_locator(NullLocator())
+    else:
+        axes.set_xlim(left=0.0)
     axes.set_xlabel(f"{label} (labels: encoder-decoder layers)")
-    axes.set_ylabel(metric)
+    better = {None: "", True: " (lower is better)", False: " (higher is better)"}[lower]
+    axes.set_ylabel(metric + better)
     axes.legend(frameon=False, fontsize=8)
     return figure
 

@@ -231,6 +231,15 @@ def test_every_file_is_written(make_sweep) -> None:
     assert (folder / "size.svg").read_bytes() == before
 
 
+def test_figures_take_any_name(make_sweep) -> None:
+    folder = make_sweep([(2, "1", "finished")])
+    run = Artifact(collect(folder)[0]["folder"])
+    cell = {"name": "_$\\frac{$_", "weight_bits": None}
+    run.write_json("metrics.json", run.read_json("metrics.json") | {"cell": cell})
+    sweep_figures.write_figures(collect(folder), folder)
+    assert sorted(file.name for file in folder.glob("*.png")) == ["size.png", "time.png"]
+
+
 def test_figures_wait_for_the_last_cell(make_sweep, monkeypatch) -> None:
     drawn: list[Path] = []
     monkeypatch.setattr(sweep_figures, "write_figures", lambda rows, folder: drawn.append(folder))

@@ -87,7 +87,7 @@ function drawGrid() {
     type: "heatmap", z: groups.map((row) => row.map(field)), showscale: values.size > 1,
     text: groups.map((row) => row.map((cells) => (field(cells) == null ? ""
       : fieldText(field(cells), quantity, metric) + number(cells)))),
-    texttemplate: "%{text}", textfont: { size: 15 }, xgap: 3, ygap: 3,
+    texttemplate: "%{text}", textfont: { size: columns.length > 8 ? 12 : 15 }, xgap: 3, ygap: 3,
     customdata: groups.map((row) => row.map((cells) => cells.map((c) => data.cells.indexOf(c)))),
     hovertext: groups.map((row) => row.map((cells) => cells.map(hoverOf).join("<br><br>"))),
     hoverinfo: "text", hoverongaps: false, colorscale: "Cividis",
@@ -107,7 +107,8 @@ function drawGrid() {
     })),
   });
   find("heatmap").style.maxWidth = `${220 + 190 * columns.length}px`;
-  draw(onceCleared("heatmap"), traces, layout, 130 + 64 * Math.min(rows.length, 8));
+  draw(onceCleared("heatmap"), traces, layout,
+    130 + Math.max(64 * Math.min(rows.length, 8), 26 * rows.length));
   find("heatmap").removeAllListeners?.("plotly_click");
   find("heatmap").on("plotly_click", ({ points }) => showCell(points[0].customdata[0]));
 }
