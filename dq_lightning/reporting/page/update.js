@@ -18,15 +18,15 @@ function drawWritten() {
 
 function load() {
   const focused = document.activeElement;
-  choose("place", { top: scrollY, focus: focused?.id || null, at: focused?.selectionStart ?? null });
+  choose("place", { focus: focused?.id || null, at: focused?.selectionStart ?? null });
   location.reload();
 }
 
+// The browser itself scrolls back, since everything is drawn when the page has loaded.
 function restore() {
   const place = choices.place;
   if (!place) return;
   choose("place", null);
-  scrollTo(0, place.top);
   const focused = place.focus && find(place.focus);
   if (!focused) return;
   focused.focus({ preventScroll: true });
