@@ -57,7 +57,7 @@ LIBRARIES = {
     "models": {"torch", "transformers", "safetensors", "jaxtyping"},
     "quantization": {"torch", "jaxtyping"},
     "distillation": {"torch", "jaxtyping"},
-    "reporting": {"rich", "matplotlib"},
+    "reporting": {"rich", "matplotlib", "yaml"},
     "sweeps": {"hydra", "omegaconf"},
 }
 # Registers the attention function and its mask with transformers.

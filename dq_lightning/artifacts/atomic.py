@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 
-def write_file(target: Path, chunks: Iterable[str]) -> Path:
-    """Writes UTF-8 text to a temporary sibling, syncs it and renames it over ``target``.
+def write_file(target: Path, chunks: Iterable[str | bytes]) -> Path:
+    """Writes bytes or UTF-8 text to a temporary sibling, syncs it and renames it over ``target``.
 
     If ``chunks`` raises or the disk is full, ``target`` stays as it was and the temporary goes.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(target)
     try:
-        with temporary.open("x", encoding="utf-8", newline="\n") as stream:
-            stream.writelines(chunks)
+        with temporary.open("xb") as stream:
+            stream.writelines(c.encode("utf-8") if isinstance(c, str) else c for c in chunks)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, target)

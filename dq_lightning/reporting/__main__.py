@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dq_lightning.reporting import ledger_tables
-from dq_lightning.reporting.tables import write_report
+from dq_lightning.reporting.report import write_report
 from dq_lightning.reporting.terminal import print_sweep_table
 
 
@@ -27,8 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    print_sweep_table(write_report(sweep_dir))
-    print(f"Report: {sweep_dir / 'report.md'} and {sweep_dir / 'report.csv'}")
+    print_sweep_table(write_report(sweep_dir, figures=True))
+    print(f"Report: {sweep_dir / 'report.md'}\nDashboard: {sweep_dir / 'dashboard.html'}")
     return 0
 
 

@@ -1,11 +1,17 @@
 """Rows of a sweep's table, read from its run directories alone; needs no torch."""
 
-import json
-import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from dq_lightning.reporting.run_folders import (
+    RunFolder,
+    overrides,
+    read_json,
+    run_folders,
+    run_state,
+)
 
 Row = dict[str, Any]
 
@@ -19,18 +25,21 @@ CELL_COLUMNS = (
 
 
 def collect(sweep_dir: Path | str) -> list[Row]:
-    """One row per run (a folder with a ``status.json``) below ``sweep_dir``, sorted by cell.
+    """One row per cell of the sweep's ``sweep.json``, or per run below ``sweep_dir``, sorted.
 
     Files that are missing, cut off or not JSON never raise: the row then says ``unreadable`` and
     why. Besides the table's ``columns`` a row holds ``primary_metric`` and the dicts ``teacher``
-    (metrics, ``bytes``, ``parameters``), ``run`` and ``environment`` for the report's head.
+    (metrics, ``bytes``, ``parameters``), ``run`` and ``environment`` for the report's head,
+    ``times`` for ``timing.csv``, ``progress`` while it runs, ``overrides`` and its ``folder``.
     """
-    root = Path(sweep_dir)
-    return sorted((_row(folder, root) for folder in _run_folders(root)), key=_natural_order)
+    return sorted((_row(folder) for folder in run_folders(Path(sweep_dir))), key=_natural_order)
 
 
 def columns(rows: Iterable[Row]) -> list[str]:
-    """The columns of ``report.csv``: cell, status, metrics, drops, sizes, then the run itself."""
+    """The columns of ``report.csv``: cell, status, metrics, drops, sizes, then the run itself.
+
+    Only what is the same in every run of the same config: times stand in ``timing.csv``.
+    """
     rows = list(rows)
     names = metric_names(rows)
     return [
@@ -41,7 +50,6 @@ def columns(rows: Iterable[Row]) -> list[str]:
         *(f"{name}_drop" for name in names),
         "nominal_bytes",
         "ratio",
-        "seconds",
         "run_dir",
         "error",
     ]
@@ -55,60 +63,63 @@ def metric_names(rows: Iterable[Row]) -> list[str]:
     return sorted(names, key=lambda name: name not in primary)
 
 
-def _run_folders(root: Path) -> Iterator[Path]:
-    for folder, subfolders, files in os.walk(root):
-        if "status.json" in files:
-            subfolders.clear()  # checkpoints, logs and the student hold no other run
-            yield Path(folder)
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-
-
-def _row(folder: Path, root: Path) -> Row:
-    status, status_error = _read(folder / "status.json")
-    environment, _ = _read(folder / "environment.json")
-    state = status.get("status", "unreadable")
-    error = status.get("error") or status_error
+def _row(folder: RunFolder) -> Row:
+    status, state, error = run_state(folder)
+    environment, _ = read_json(folder.path / "environment.json")
     metrics: dict[str, Any] = {}
     if state == "finished":  # what lies beside any other status is of an earlier run in this folder
-        metrics, metrics_error = _read(folder / "metrics.json")
+        metrics, metrics_error = read_json(folder.path / "metrics.json")
         if not _dict(metrics, "student"):
             state = "unreadable"
             error = metrics_error or "metrics.json holds no student metrics"
-    run_dir = folder.relative_to(root).as_posix()
-    cell = _dict(metrics, "cell") or _dict(status, "cell")
+    cell = _dict(metrics, "cell") or _dict(status, "cell") or _cell_of_name(folder.entry)
     student, drop = _numbers(_dict(metrics, "student")), _numbers(_dict(metrics, "drop"))
-    sizes, parameters = _dict(metrics, "bytes"), _dict(metrics, "parameters")
+    sizes, parameters = _numbers(_dict(metrics, "bytes")), _dict(metrics, "parameters")
     teacher = {"bytes": sizes.get("teacher"), "parameters": parameters.get("teacher")}
     return {
-        "cell": cell.get("name") or run_dir,
+        "cell": str(cell.get("name") or folder.shown),
         **{name: cell.get(name) for name in CELL_COLUMNS},
         "status": state,
         **student,
         **{f"{name}_drop": value for name, value in drop.items()},
         "nominal_bytes": sizes.get("student_nominal"),
         "ratio": sizes.get("ratio"),
-        "seconds": status.get("seconds"),
-        "run_dir": run_dir,
+        "run_dir": folder.shown,
         "error": _last_line(error),
         "metrics": list(student),
         "primary_metric": metrics.get("primary_metric"),
         "teacher": teacher | {"metrics": _numbers(_dict(metrics, "teacher"))},
+        "sizes": sizes,
+        "times": _times(status, metrics),
+        "progress": read_json(folder.path / "progress.json")[0] if state == "running" else {},
         "run": _dict(metrics, "run"),
-        "environment": environment,
+        "environment": environment if state != "queued" else {},
+        "overrides": overrides(folder),
+        "folder": folder.path,
     }
 
 
-def _read(path: Path) -> tuple[dict[str, Any], str | None]:
-    """A JSON object, or an empty one and the reason in one line."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}, f"{path.name} is missing"
-    except (OSError, ValueError) as error:  # ValueError: not JSON, or not UTF-8
-        return {}, f"{path.name}: {error}"
-    if not isinstance(content, dict):
-        return {}, f"{path.name} holds no JSON object"
-    return content, None
+def _cell_of_name(entry: dict[str, Any]) -> dict[str, Any]:
+    """What a queued cell's name says of its columns."""
+    name = str(entry.get("name") or "")
+    found = re.fullmatch(r"(\d+)-(\d+)-(\d+) (\d+)-(\d+)", name)
+    values = map(int, found.groups()) if found else ()
+    return {"name": name, **dict(zip(CELL_COLUMNS, values, strict=False))}
+
+
+def _times(status: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
+    """Clocks, which differ from run to run; seconds an item in generation."""
+    generation = _numbers(_dict(metrics, "generation_seconds"))
+    items = metrics.get("timed_items")
+    count = items if isinstance(items, int) and items > 0 else None
+    times: dict[str, Any] = {name: status.get(name) for name in ("started", "ended", "seconds")}
+    for name in ("teacher", "student"):
+        seconds = generation.get(name)
+        times[f"{name}_generation_seconds"] = seconds
+        times[f"{name}_seconds_an_item"] = (
+            None if seconds is None or count is None else seconds / count
+        )
+    return times | {"timed_items": count}
 
 
 def _dict(content: dict[str, Any], key: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 def grid_figure(records: Sequence[Record]) -> Figure:
     """The drop of the primary metric against nominal bytes, one line a bit-width."""
-    figure, axes = _canvas()
+    figure, axes = canvas()
     primary = records[0]["metrics"]["primary_metric"]
     widths = sorted({record["metrics"]["cell"]["weight_bits"] for record in records})
     for number, bits in enumerate(widths):
@@ -71,14 +71,18 @@ def recipes_figure(recipes: dict[str, list[Record]]) -> Figure:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write an SVG that is the same, byte for byte, for the same numbers."""
-    text = io.StringIO()
+    """Write an SVG or PNG that is the same, byte for byte, for the same numbers."""
+    content = io.BytesIO()
+    kind = path.suffix[1:]
     with rc_context({"svg.hashsalt": "dq_lightning"}):
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    write_file(path, [text.getvalue()])
+        figure.savefig(
+            content, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None
+        )
+    write_file(path, [content.getvalue()])
 
 
-def _canvas() -> tuple[Figure, Axes]:
+def canvas() -> tuple[Figure, Axes]:
+    """An empty figure in the style of all figures here."""
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)

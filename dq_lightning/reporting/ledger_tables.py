@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dq_lightning.reporting.formats import MISSING, markdown_table
 from dq_lightning.reporting.ledger import (
     FULL_PRECISION,
     Content,
@@ -27,7 +28,6 @@ from dq_lightning.reporting.ledger import (
     size_entries,
     unmatched,
 )
-from dq_lightning.reporting.tables import MISSING, markdown_table
 from dq_lightning.reporting.terminal import print_table, table_width
 
 STUDY = Path("experiments/dq_bart")

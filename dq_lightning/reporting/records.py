@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from dq_lightning.reporting.tables import format_metric, format_ratio
+from dq_lightning.reporting.formats import format_metric, format_ratio
 
 Record = dict[str, Any]
 

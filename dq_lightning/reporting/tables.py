@@ -8,19 +8,17 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dq_lightning.artifacts.artifact import Artifact
-from dq_lightning.reporting.collect import Row, collect, columns, metric_names
+from dq_lightning.reporting.collect import Row, columns, metric_names
+from dq_lightning.reporting.formats import (
+    MISSING,
+    format_bytes,
+    format_metric,
+    format_ratio,
+    markdown_table,
+)
+from dq_lightning.reporting.timing import timing_section
 
-MISSING = "-"
-
-
-def write_report(sweep_dir: Path | str) -> list[Row]:
-    """Writes ``report.md`` and ``report.csv`` into the sweep's folder, each in one step."""
-    rows = collect(sweep_dir)
-    folder = Artifact(sweep_dir)
-    folder.write_text("report.csv", to_csv(rows))
-    folder.write_text("report.md", to_markdown(rows, sweep_name(Path(sweep_dir))))
-    return rows
+_FACTS = ("device", "seed")
 
 
 def to_csv(rows: Sequence[Row]) -> str:
@@ -32,8 +30,11 @@ def to_csv(rows: Sequence[Row]) -> str:
     return stream.getvalue()
 
 
-def to_markdown(rows: Sequence[Row], name: str) -> str:
-    """Title, one table with the teacher on top, where the figures come from, failed cells."""
+def to_markdown(rows: Sequence[Row], name: str, command: str | None = None) -> str:
+    """Title, one table with the teacher on top, where the figures come from, failed cells, times.
+
+    ``command`` is the sweep's, where it is known; otherwise those of its runs are shown.
+    """
     names = metric_names(rows)
     header = ["cell", "status", *names, *(f"{n} drop" for n in names), "nominal size", "ratio"]
     body = [*_teacher_lines(rows, names), *_cell_lines(rows, names)]
@@ -43,8 +44,9 @@ def to_markdown(rows: Sequence[Row], name: str) -> str:
         f"# Sweep {name}",
         f"Cells: {summary}. A positive drop is worse than the teacher.",
         markdown_table(header, body),
-        *_provenance(rows),
+        *_provenance(rows, command),
         *_failures(rows),
+        *timing_section(rows, labels(rows)),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -57,12 +59,21 @@ def sweep_name(sweep_dir: Path) -> str:
 
 
 def labels(rows: Sequence[Row]) -> list[str]:
-    """Cell names; where several runs share one, the run folder tells them apart."""
-    counts = Counter(row["cell"] for row in rows)
-    return [
-        row["cell"] if counts[row["cell"]] == 1 else f"{row['cell']} ({row['run_dir']})"
-        for row in rows
-    ]
+    """Cell names; several runs of one name are told apart by their overrides or run folders."""
+    alike: dict[str, list[Row]] = {}
+    for row in rows:
+        alike.setdefault(row["cell"], []).append(row)
+    return [_label(row, alike[row["cell"]]) for row in rows]
+
+
+def _label(row: Row, alike: Sequence[Row]) -> str:
+    if len(alike) == 1:
+        return row["cell"]
+    own = [o for o in row["overrides"] if any(o not in other["overrides"] for other in alike)]
+    mark = " ".join(own)
+    if not mark or sum(set(own) <= set(other["overrides"]) for other in alike) > 1:
+        mark = Path(row["run_dir"]).name
+    return f"{row['cell']} ({mark})"
 
 
 def teachers(rows: Iterable[Row]) -> list[dict[str, Any]]:
@@ -72,33 +83,6 @@ def teachers(rows: Iterable[Row]) -> list[dict[str, Any]]:
         if row["teacher"]["metrics"] and row["teacher"] not in distinct:
             distinct.append(row["teacher"])
     return distinct
-
-
-def format_metric(value: float | None, column: Iterable[float | None], sign: bool = False) -> str:
-    """Two decimals for percentages, four for columns of fractions."""
-    if value is None:
-        return MISSING
-    largest = max((abs(other) for other in column if other is not None), default=0.0)
-    return f"{value:{'+' if sign else ''}.{2 if largest > 1 else 4}f}"
-
-
-def format_bytes(size: float | None, exact: bool = True) -> str:
-    """``1,234,567 B (1.18 MiB)``, or ``1.18 MiB`` alone."""
-    if size is None:
-        return MISSING
-    scaled, unit = float(size), "B"
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if abs(scaled) < 1024:
-            break
-        scaled, unit = scaled / 1024, larger
-    if unit == "B":
-        return f"{size:,} B"
-    short = f"{scaled:.2f} {unit}"
-    return f"{size:,} B ({short})" if exact else short
-
-
-def format_ratio(ratio: float | None) -> str:
-    return MISSING if ratio is None else f"{ratio:.{2 if ratio < 10 else 1}f}x"
 
 
 def _metric_column(rows: Sequence[Row], name: str) -> list[float | None]:
@@ -134,40 +118,29 @@ def _cell_lines(rows: Sequence[Row], names: Sequence[str]) -> list[list[str]]:
     ]
 
 
-def markdown_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    lines = [
-        [str(item).replace("|", "\\|").replace("\n", " ") for item in line]
-        for line in (header, *body)
-    ]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    # The first two columns are words, the rest are numbers.
-    rule = ["-" * w if i < 2 else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
-    padded = [
-        [
-            c.ljust(w) if i < 2 else c.rjust(w)
-            for i, (c, w) in enumerate(zip(line, widths, strict=True))
-        ]
-        for line in lines
-    ]
-    return "\n".join("| " + " | ".join(line) + " |" for line in (padded[0], rule, *padded[1:]))
-
-
-def _provenance(rows: Sequence[Row]) -> list[str]:
+def _provenance(rows: Sequence[Row], command: str | None) -> list[str]:
     """One line of device, seed, steps and data size, one block of the commands, as far as known."""
-    facts: dict[str, list[str]] = {}
-    commands: list[str] = []
-    for row in rows:
-        known = {key: row["environment"].get(key) for key in ("device", "seed")} | row["run"]
-        command = known.pop("command", None) or row["environment"].get("command")
-        if command and command not in commands:
-            commands.append(command)
-        for key, value in known.items():
-            values = facts.setdefault(key, [])
-            if value is not None and _plain(value) not in values:
-                values.append(_plain(value))
-    line = " · ".join(f"{key}: {', '.join(values)}" for key, values in facts.items() if values)
+    commands = [command] if command else commands_of(rows)
+    line = " · ".join(f"{key}: {', '.join(values)}" for key, values in facts(rows).items())
     block = "```\n" + "\n".join(commands) + "\n```" if commands else ""
     return [part for part in (line, block) if part]
+
+
+def facts(rows: Iterable[Row]) -> dict[str, list[str]]:
+    """Device, seed, steps, data size: the distinct values of all runs, as text."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        for key, value in ({k: row["environment"].get(k) for k in _FACTS} | row["run"]).items():
+            values = found.setdefault(key, [])
+            if value is not None and _plain(value) not in values:
+                values.append(_plain(value))
+    return {key: values for key, values in found.items() if values and key != "command"}
+
+
+def commands_of(rows: Iterable[Row]) -> list[str]:
+    """The distinct commands of the runs."""
+    all_of_them = (row["run"].get("command") or row["environment"].get("command") for row in rows)
+    return list(dict.fromkeys(str(command) for command in all_of_them if command))
 
 
 def _plain(value: Any) -> str:

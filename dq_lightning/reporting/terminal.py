@@ -10,16 +10,17 @@ from rich.table import Table
 from rich.text import Text
 
 from dq_lightning.reporting.collect import Row, metric_names
-from dq_lightning.reporting.tables import (
-    MISSING,
-    format_bytes,
-    format_metric,
-    format_ratio,
-    labels,
-    teachers,
-)
+from dq_lightning.reporting.formats import MISSING, format_bytes, format_metric, format_ratio
+from dq_lightning.reporting.tables import labels, teachers
 
-STATUS_STYLES = {"finished": "green", "failed": "red", "unreadable": "red", "running": "yellow"}
+STATUS_STYLES = {
+    "finished": "green",
+    "failed": "red",
+    "unreadable": "red",
+    "running": "yellow",
+    "interrupted": "yellow",
+    "queued": "dim",
+}
 
 
 def print_run_table(metrics: Mapping[str, Any], console: Console | None = None) -> None:

@@ -18,8 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from dq_lightning.artifacts.artifact import Artifact, failure
 from dq_lightning.errors import past_hydra
-from dq_lightning.reporting.collect import Row
-from dq_lightning.reporting.tables import write_report
+from dq_lightning.reporting.collect import Row, collect
+from dq_lightning.reporting.report import write_report
 from dq_lightning.reporting.terminal import print_sweep_table
 from dq_lightning.sweeps.manifest import Cell, Manifest
 from dq_lightning.sweeps.search import check_direction
@@ -77,8 +77,7 @@ class SweepReport(Callback):
         if self.sweep_dir is None or not self.sweep_dir.is_dir():
             return
         try:
-            rows = write_report(self.sweep_dir)
-            Manifest(self.sweep_dir).end(_outcome(rows))
+            Manifest(self.sweep_dir).end(_outcome(collect(self.sweep_dir)))
             rows = write_report(self.sweep_dir)
             if rows:  # none where the sweep ended before its first job, at a misspelt key say
                 print_sweep_table(rows)

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from dq_lightning.artifacts.artifact import Artifact
 from dq_lightning.choices import cell_id, plain
-from dq_lightning.reporting.tables import write_report
+from dq_lightning.reporting.report import write_report
 from dq_lightning.sweeps.cell import cell_name
 from dq_lightning.sweeps.manifest import Cell, Manifest
 from dq_lightning.sweeps.outcome import finished_metric

@@ -1,6 +1,11 @@
 """Rows come out sorted and complete, whatever state the run folders are in."""
 
+import json
 import math
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,7 +31,7 @@ def test_columns_are_the_agreed_ones(sweep: Path) -> None:
         "wer per wer_drop per_drop nominal_bytes ratio"
     )
     rows = collect(sweep)
-    assert columns(rows) == [*agreed.split(), "seconds", "run_dir", "error"]
+    assert columns(rows) == [*agreed.split(), "run_dir", "error"]
     finished = next(row for row in rows if row["cell"] == "2-2-8 6-3")
     assert [finished[name] for name in columns(rows)][:13] == [
         "2-2-8 6-3", 2, 2, 8, 6, 3, "finished", 34.12, 7.25,
@@ -99,3 +104,50 @@ def test_one_run_is_a_sweep_of_one(sweep: Path) -> None:
 
 def test_no_runs_no_rows(tmp_path: Path) -> None:
     assert collect(tmp_path) == []
+
+
+def test_a_manifest_names_the_cells(make_sweep) -> None:
+    folder = make_sweep([(8, "3", "running"), (2, "3", "queued"), (2, "1", "finished")], "running")
+    Artifact(folder / "stray").write_json("status.json", {"status": "finished"})
+    rows = collect(folder)
+    assert [(row["cell"], row["status"]) for row in rows] == [
+        ("2-2-8 1-1", "finished"), ("2-2-8 3-3", "queued"), ("8-8-8 3-3", "running"),
+    ]  # fmt: skip
+    assert rows[0]["run_dir"].startswith("../../cells/2-2-8_1-1_")
+    assert (rows[0]["folder"] / "metrics.json").is_file()
+    assert (rows[1]["weight_bits"], rows[1]["decoder_layers"]) == (2, 3)
+    assert rows[2]["progress"]["step"] == 640
+    assert rows[2]["overrides"] == ["quant.bits=8", "student.layers=3", "seed=28"]
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"cells": 3}', '{"cells": [3, {"name": "x"}]}'])
+def test_a_broken_manifest_does_not_raise(sweep: Path, content: str) -> None:
+    (sweep / "sweep.json").write_text(content)
+    assert len(collect(sweep)) == (0 if "[3," in content else 6)
+
+
+def test_a_run_whose_process_is_gone_is_interrupted(sweep: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    found = []
+    for pid, host in [(child.pid, socket.gethostname()), (os.getpid(), socket.gethostname()),
+                      (child.pid, "elsewhere")]:  # fmt: skip
+        status = json.loads((sweep / "5" / "status.json").read_text())
+        Artifact(sweep / "5").write_json("status.json", status | {"pid": pid, "host": host})
+        found += [row["status"] for row in collect(sweep) if row["run_dir"] == "5"]
+    assert found == ["interrupted", "running", "running"]
+
+
+def test_without_a_manifest_hydras_overrides_count(sweep: Path) -> None:
+    for run, text in (("1", "- quant=tbt\n- 'distill={a: b}'\n"), ("2", "a: ["), ("3", "x: 1")):
+        (sweep / run / ".hydra").mkdir()
+        (sweep / run / ".hydra" / "overrides.yaml").write_text(text)
+    found = {row["run_dir"]: row["overrides"] for row in collect(sweep)}
+    assert found["1"] == ["quant=tbt", "distill={a: b}"]
+    assert found["2"] == found["3"] == []
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"step": "many"}'])
+def test_broken_progress_does_not_raise(sweep: Path, content: str) -> None:
+    (sweep / "5" / "progress.json").write_text(content)
+    assert len(collect(sweep)) == 6

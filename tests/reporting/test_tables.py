@@ -8,14 +8,15 @@ import pytest
 from dq_lightning.artifacts.artifact import Artifact
 from dq_lightning.reporting.__main__ import main
 from dq_lightning.reporting.collect import collect, columns
-from dq_lightning.reporting.tables import (
+from dq_lightning.reporting.formats import (
     format_bytes,
     format_metric,
     format_ratio,
-    sweep_name,
-    to_markdown,
-    write_report,
+    format_seconds,
 )
+from dq_lightning.reporting.latex import escape, to_latex
+from dq_lightning.reporting.report import write_report
+from dq_lightning.reporting.tables import sweep_name, to_markdown
 
 
 def table_lines(text: str) -> list[list[str]]:
@@ -41,7 +42,7 @@ def test_markdown_puts_the_teacher_on_top(sweep: Path) -> None:
     write_report(sweep)
     text = (sweep / "report.md").read_text()
     assert text.startswith("# Sweep sweep\n")
-    table = table_lines(text)
+    table = table_lines(text.partition("## Time")[0])
     assert table[0] == "cell|status|wer|per|wer drop|per drop|nominal size|ratio".split("|")
     assert table[2][0] == "**teacher**"
     assert table[2][2:4] == ["30.00", "5.20"]
@@ -50,7 +51,7 @@ def test_markdown_puts_the_teacher_on_top(sweep: Path) -> None:
         "1,234,567 B (1.18 MiB)", "10.0x",
     ]  # fmt: skip
     assert len(table) == 2 + 1 + 6
-    assert len({len(line) for line in text.splitlines() if line.startswith("|")}) == 1
+    assert len({len(line) for line in text.splitlines() if line.startswith("|")}) == 2  # Time's too
 
 
 def test_markdown_says_where_the_figures_come_from(sweep: Path) -> None:
@@ -62,7 +63,7 @@ def test_markdown_says_where_the_figures_come_from(sweep: Path) -> None:
 
 def test_markdown_lists_failures(sweep: Path) -> None:
     text = to_markdown(collect(sweep), "x")
-    _, _, failures = text.partition("## Failed cells")
+    failures = text.partition("## Failed cells")[2].partition("## Time")[0]
     assert "4-4-8 6-3 (failed): RuntimeError: first | line out of memory" in failures
     assert failures.count("\n- ") == 1
 
@@ -113,6 +114,79 @@ def test_metric_columns_share_their_decimals() -> None:
 def test_a_time_of_day_is_named_with_its_day(tmp_path: Path) -> None:
     assert sweep_name(tmp_path / "2026-01-31" / "12-00-59") == "2026-01-31/12-00-59"
     assert sweep_name(tmp_path / "grid") == "grid"
+
+
+def test_clocks_stand_apart(sweep: Path) -> None:
+    """Cells that were trained again give the same csv, byte for byte."""
+    write_report(sweep)
+    before = (sweep / "report.csv").read_bytes(), (sweep / "report.md").read_text()
+    for run in sweep.iterdir():
+        if run.is_dir():
+            status = Artifact(run).read_json("status.json")
+            later = {"seconds": 99.5, "started": "2027-01-01", "ended": "2027-01-02", "pid": 1}
+            Artifact(run).write_json("status.json", status | {**later, "host": "elsewhere"})
+    metrics = Artifact(sweep / "1").read_json("metrics.json")
+    seconds = {"generation_seconds": {"teacher": 10.0, "student": 2.0}}
+    Artifact(sweep / "1").write_json("metrics.json", metrics | seconds)
+    write_report(sweep)
+    assert (sweep / "report.csv").read_bytes() == before[0]
+    after = (sweep / "report.md").read_text()
+    assert after.partition("## Time")[0] == before[1].partition("## Time")[0]
+    assert "500.0" in after.partition("## Time")[2]
+    with (sweep / "timing.csv").open(newline="") as stream:
+        times = {row["run_dir"]: row for row in csv.DictReader(stream)}
+    assert len(times) == 6
+    assert times["1"]["seconds"] == "99.5"
+    assert times["1"]["student_generation_seconds"] == "2.0"
+    assert float(times["1"]["student_items_per_second"]) == 500.0
+    assert times["1"]["timed_items"] == "1000"
+    assert times["5"]["student_items_per_second"] == ""
+
+
+def test_cells_of_one_name_are_told_apart_by_their_overrides(make_sweep) -> None:
+    folder = make_sweep([(2, "6-3", "finished", seed) for seed in (1, 2)])
+    text = to_markdown(collect(folder), "x")
+    assert "2-2-8 6-3 (seed=1)" in text
+    assert "2-2-8 6-3 (seed=2)" in text
+
+
+def test_the_sweeps_own_command_is_shown(make_sweep) -> None:
+    folder = make_sweep([(2, "1", "finished"), (4, "1", "finished")])
+    write_report(folder, figures=False)
+    text = (folder / "report.md").read_text()
+    assert text.startswith("# Sweep grid-0a1b2c\n")
+    assert text.count("python train.py -m quant.bits=2,4,8") == 1
+
+
+def test_latex_is_escaped(sweep: Path) -> None:
+    status = Artifact(sweep / "1").read_json("status.json")
+    metrics = Artifact(sweep / "1").read_json("metrics.json")
+    cell = metrics["cell"] | {"name": "a_b & 5% \\x"}
+    Artifact(sweep / "1").write_json("metrics.json", metrics | {"cell": cell})
+    assert status["status"] == "finished"
+    text = to_latex(collect(sweep), "a\nname")
+    assert r"a\_b \& 5\% \textbackslash{}x & 34.12 & $+4.12$" in text
+    assert r"teacher & 30.00 &  & 5.20 &  & 11.77 MiB & $1.00\times$ \\" in text
+    assert text.startswith("% a name: 4 of 6 cells finished.\n")
+    lines = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert len(lines) == 1 + 1 + 4
+    assert {line.replace(r"\&", "").count("&") for line in lines} == {6}
+    assert r"\begin{tabular}{lrrrrrr}" in text
+
+
+def test_latex_of_every_special_character() -> None:
+    assert escape("#$%&_{}") == r"\#\$\%\&\_\{\}"
+    assert escape("\\~^<>|") == (
+        r"\textbackslash{}\textasciitilde{}\textasciicircum{}"
+        r"\textless{}\textgreater{}\textbar{}"
+    )
+
+
+def test_seconds() -> None:
+    times = (None, 0.0123, 5.0, 59.94, 65, 7380)
+    assert [format_seconds(s) for s in times] == [
+        "-", "12.3 ms", "5 s", "59.9 s", "1 min 05 s", "2 h 03 min",
+    ]  # fmt: skip
 
 
 def test_command_rebuilds_the_report(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
