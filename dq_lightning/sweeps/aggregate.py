@@ -23,6 +23,7 @@ from dq_lightning.reporting.report import write_report
 from dq_lightning.reporting.terminal import print_sweep_table
 from dq_lightning.sweeps.manifest import Cell, Manifest
 from dq_lightning.sweeps.search import check_direction
+from dq_lightning.sweeps.wandb_summary import log_sweep
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +40,11 @@ class SweepReport(Callback):
 
     def __init__(self) -> None:
         self.sweep_dir: Path | None = None
+        self.wandb_project: str | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """For launchers that pickle it: a job elsewhere owns neither the sweep nor its lock."""
-        return {"sweep_dir": None}
+        return {"sweep_dir": None, "wandb_project": None}
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Arms the final table in the process that owns the sweep (jobs may run in others)."""
@@ -50,6 +52,7 @@ class SweepReport(Callback):
             check_direction(config)
             self._lock = _locked(_sweep_dir(config))
         self.sweep_dir = _sweep_dir(config)
+        self.wandb_project = OmegaConf.select(config, "logger.wandb.project")
         Manifest(self.sweep_dir).begin(shlex.join(["python", "train.py", *sys.argv[1:]]))
         owner = os.getpid()
         self._at_exit = lambda: self._finish() if os.getpid() == owner else None
@@ -78,10 +81,13 @@ class SweepReport(Callback):
             return
         try:
             Manifest(self.sweep_dir).end(_outcome(collect(self.sweep_dir)))
-            rows = write_report(self.sweep_dir)
+            rows = write_report(self.sweep_dir, figures=True)
             if rows:  # none where the sweep ended before its first job, at a misspelt key say
                 print_sweep_table(rows)
-                print(f"Report: {self.sweep_dir / 'report.md'}", flush=True)
+                print(f"Report: {self.sweep_dir / 'report.md'}")
+                print(f"Dashboard: {self.sweep_dir / 'dashboard.html'}", flush=True)
+                if self.wandb_project:
+                    log_sweep(self.wandb_project, self.sweep_dir, rows)
         except Exception as error:
             log.warning("The sweep's report could not be written: %s", error)
         self._lock.release()
