@@ -113,14 +113,25 @@ def _check_groups(cfg: DictConfig) -> None:
 
 
 def _check_trainer(cfg: DictConfig) -> None:
-    if cfg.trainer.devices not in (1, "1", "auto") or cfg.trainer.get("num_nodes", 1) != 1:
-        raise ValueError(
-            f"trainer.devices={cfg.trainer.devices}: a run trains on one device; write "
-            "trainer.devices=1 and spread a grid's cells over the others."
-        )
+    _check_devices(cfg.trainer)
     scaled = str(cfg.trainer.precision) in ("16-mixed", "16")
     if scaled and cfg.optimizer.get("fused") and cfg.trainer.gradient_clip_val:
         raise ValueError(
             f"trainer.precision={cfg.trainer.precision} cannot clip gradients for a fused "
             "optimizer; write optimizer.fused=false, or trainer.precision=bf16-mixed."
+        )
+
+
+def _check_devices(trainer: DictConfig) -> None:
+    devices: Any = trainer.devices
+    listed = OmegaConf.is_list(devices) and len(devices) > 0
+    if not (listed or devices in ("auto", -1) or _is_whole(devices, at_least=1)):
+        raise ValueError(
+            f"trainer.devices={devices} is no number of devices; write one, such as "
+            "trainer.devices=2, or auto for all there are."
+        )
+    if not _is_whole(trainer.num_nodes, at_least=1):
+        raise ValueError(
+            f"trainer.num_nodes={trainer.num_nodes} is no number of machines; write one, such as "
+            "trainer.num_nodes=1."
         )

@@ -1,5 +1,7 @@
 """What a config chooses, as plain values: bits, layers, sizes, and the quantizer of each site."""
 
+import hashlib
+import json
 from typing import Any
 
 from hydra.utils import instantiate
@@ -18,6 +20,20 @@ def build(node: Any, **arguments: Any) -> Any:
 def plain(node: Any) -> Any:
     """A config node as plain dicts, lists and scalars, interpolations resolved."""
     return OmegaConf.to_container(node, resolve=True)
+
+
+_NOT_OF_THE_CELL = ("paths", "logger", "ckpt", "samples", "jobs", "sweep", "hydra")
+
+
+def cell_id(cfg: DictConfig) -> str:
+    """Twelve hexadecimal digits that say which cell of any grid this is.
+
+    Two configs with the same resolved values share it, wherever they write, log and run.
+    """
+    # one node at a time: resolving the paths would ask for a run directory before there is one
+    keys = sorted(str(key) for key in cfg if key not in _NOT_OF_THE_CELL)
+    values = {key: plain(cfg[key]) if OmegaConf.is_config(cfg[key]) else cfg[key] for key in keys}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def cell_columns(cfg: DictConfig) -> dict[str, Any]:

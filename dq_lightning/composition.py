@@ -7,8 +7,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
@@ -21,6 +19,7 @@ from dq_lightning.choices import (
     build,
     build_recipe,
     cell_columns,
+    cell_id,
     chosen_layers,
     chosen_narrowing,
     plain,
@@ -45,7 +44,9 @@ from dq_lightning.training.checkpoints import BestAndLast
 from dq_lightning.training.module import DistillationModule, default_device
 from dq_lightning.training.progress import ValidationLines
 from dq_lightning.training.quantization_schedule import QuantizationSchedule
+from dq_lightning.training.ranks import cluster
 from dq_lightning.training.schedule import validation_interval
+from dq_lightning.training.termination import ExitsAtOnce
 
 
 @dataclass(frozen=True)
@@ -206,11 +207,19 @@ def generation_settings(cfg: DictConfig, tokenizer: PreTrainedTokenizerBase) -> 
 
 
 def build_training(
-    cfg: DictConfig, parts: Parts, checkpoints: Path, teacher: dict[str, float]
+    cfg: DictConfig,
+    parts: Parts,
+    checkpoints: Path,
+    teacher: dict[str, float],
+    logs: bool = True,
 ) -> tuple[pl.Trainer, DistillationModule]:
-    """The trainer and the module; `teacher`: its validation scores, shown beside the student's."""
+    """The trainer and the module; `teacher`: its validation scores, shown beside the student's.
+
+    logs: False for a process that leaves the logging to another.
+    """
     accumulate = cfg.trainer.accumulate_grad_batches
-    steps = cfg.steps or cfg.epochs * max(1, len(parts.data.train_dataloader()) // accumulate)
+    batches = accumulate * num_devices(cfg.trainer) * cfg.trainer.num_nodes  # of one step
+    steps = cfg.steps or cfg.epochs * max(1, len(parts.data.train_dataloader()) // batches)
     monitor = f"validation/{parts.metric.primary}"
     schedule = parts.quant_schedule
     after = schedule.starts(steps)[-1] if schedule else 0
@@ -229,8 +238,9 @@ def build_training(
         max_epochs=-1,
         val_check_interval=validation_interval(steps, cfg.validations) * accumulate,
         check_val_every_n_epoch=None,
-        callbacks=[*callbacks, ValidationLines(teacher), best],
-        logger=build_loggers(cfg),
+        callbacks=[*callbacks, ExitsAtOnce(), ValidationLines(teacher), best],
+        logger=build_loggers(cfg) if logs else False,
+        plugins=cluster(),
         default_root_dir=str(checkpoints.parent),
     )
     optimizer = plain(cfg.optimizer)
@@ -248,13 +258,19 @@ def build_training(
     return trainer, module
 
 
+def num_devices(trainer: DictConfig) -> int:
+    """How many devices of one machine train together; `check_config` has seen the values."""
+    devices = plain(trainer)["devices"]
+    if devices not in ("auto", -1):
+        return len(devices) if isinstance(devices, list) else int(devices)
+    on_cpu = trainer.accelerator == "cpu" or not torch.accelerator.is_available()
+    return 1 if on_cpu else torch.accelerator.device_count()
+
+
 def build_loggers(cfg: DictConfig) -> list[Logger]:
     """The configured loggers, told the whole config; W&B runs of one sweep share a group."""
-    hydra = HydraConfig.get()
-    in_sweep = hydra.mode == RunMode.MULTIRUN
-    # the folder's last two parts are date and time by default
-    group = "_".join(Path(hydra.sweep.dir).resolve().parts[-2:]) if in_sweep else None
-    wandb = partial(build, name=cell_columns(cfg)["name"], group=group)
+    cell = cell_id(cfg) if cfg.sweep.name else None
+    wandb = partial(build, name=cell_columns(cfg)["name"], group=cfg.sweep.name, cell=cell)
     loggers: list[Logger] = [
         (wandb if name == "wandb" else build)(node) for name, node in cfg.logger.items()
     ]

@@ -1,6 +1,9 @@
 """One run, told in order: parts -> teacher's scores -> fit -> test -> artifact."""
 
-import signal
+import contextlib
+import os
+import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,10 +11,9 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 from transformers import PreTrainedModel
 
-from dq_lightning.artifacts.artifact import Artifact, environment, versions
+from dq_lightning.artifacts.artifact import Artifact, environment, failure, versions
 from dq_lightning.artifacts.results import drops, prediction_rows
 from dq_lightning.artifacts.shards import texts_in_shards
 from dq_lightning.artifacts.student_folder import save_student
@@ -19,7 +21,7 @@ from dq_lightning.benchmarks.generation_time import generation_seconds
 from dq_lightning.benchmarks.size import nominal_bytes
 from dq_lightning.checks import check_config
 from dq_lightning.choices import build, cell_columns, plain
-from dq_lightning.composition import Parts, build_parts, build_training
+from dq_lightning.composition import Parts, build_parts, build_training, num_devices
 from dq_lightning.data.pseudo_labels import distinct
 from dq_lightning.evaluation.evaluate import Evaluation, cached_evaluation, evaluate
 from dq_lightning.evaluation.generation import generate_split
@@ -27,16 +29,23 @@ from dq_lightning.models.teacher import weights_digest
 from dq_lightning.quantization.recipe import Bits
 from dq_lightning.reporting.terminal import print_run_table
 from dq_lightning.training.checkpoints import checkpoint_to_resume, load_best, round_weights
-from dq_lightning.training.loggers import log_results, wandb_finished
+from dq_lightning.training.loggers import finish_wandb, log_results, wandb_finished
 from dq_lightning.training.progress import describe, quiet_libraries
+from dq_lightning.training.ranks import Ranks, as_rank, is_first_rank, say_ready, starts_ranks
+from dq_lightning.training.termination import exits_on_sigterm
 
 _EVALUATION_FORMAT = 1  # raise when metrics or generation change: cached scores are then left alone
 
 
-def run(cfg: DictConfig) -> float:
-    """Train and test a student as `cfg` says; returns its primary test metric."""
+def run(cfg: DictConfig) -> float | None:
+    """Train and test a student as `cfg` says; returns its primary test metric.
+
+    With several devices each process does this; those above rank 0 only train, and return None.
+    """
     artifact = Artifact(cfg.paths.output_dir)
-    with artifact.running(cell=_cell(cfg)), wandb_finished():
+    if _trains_on_several(cfg) and not is_first_rank():
+        return _train_along(cfg, artifact)
+    with artifact.running(cell=_cell(cfg)), wandb_finished(), exits_on_sigterm():
         quiet_libraries()
         check_config(cfg)
         # before the next line, which replaces the config of the folder that this compares with
@@ -49,9 +58,9 @@ def run(cfg: DictConfig) -> float:
         validated, tested = (_evaluate_teacher(cfg, parts, name) for name in ("validation", "test"))
         scores = validated.scores if validated else {}
         pseudo_labels = _pseudo_label(cfg, parts)
-        trainer, module = build_training(cfg, parts, artifact.checkpoints, scores)
-        _fit(trainer, module, parts, resume)
-        load_best(trainer, module, parts.data)
+        with _other_ranks(cfg, artifact, resume) as ranks:
+            trainer, module = build_training(cfg, parts, artifact.checkpoints, scores)
+            _fit(trainer, module, parts, resume, ranks)
         dtype = getattr(torch, cfg.student.save_dtype)
         round_weights(parts.student, dtype)
         student = _evaluate(parts, parts.student, "test")
@@ -164,13 +173,57 @@ def _pseudo_label(cfg: DictConfig, parts: Parts) -> dict[str, Any]:
     return {"pseudo_labels": {"targets": node.targets, **counts}}
 
 
+def _trains_on_several(cfg: DictConfig) -> bool:
+    return num_devices(cfg.trainer) * cfg.trainer.num_nodes > 1
+
+
+def _train_along(cfg: DictConfig, artifact: Artifact) -> None:
+    """What ranks above 0 do: the same parts, their share of each batch; they write nothing."""
+    with open(os.devnull, "w") as silence, contextlib.redirect_stdout(silence), exits_on_sigterm():
+        quiet_libraries()
+        check_config(cfg)
+        resume = _resume_from(cfg, artifact)
+        pl.seed_everything(cfg.seed, workers=True, verbose=False)
+        parts = build_parts(cfg)
+        _pseudo_label(cfg, parts)
+        with _other_ranks(cfg, artifact, resume) as ranks:
+            trainer, module = build_training(cfg, parts, artifact.checkpoints, {}, logs=False)
+            say_ready()
+            _fit(trainer, module, parts, resume, ranks)
+
+
+def _other_ranks(
+    cfg: DictConfig, artifact: Artifact, resume: Path | None
+) -> contextlib.AbstractContextManager[Ranks | None]:
+    """The processes that this one starts to train along: none on one device, or where others do."""
+    if not (_trains_on_several(cfg) and starts_ranks()):
+        return contextlib.nullcontext()
+    node = os.environ.get("NODE_RANK", "0")
+    folder = artifact.run_dir / f"ranks-{node}"
+    shutil.rmtree(folder, ignore_errors=True)  # of a start that was killed
+    theirs = OmegaConf.create(plain(cfg) | {"ckpt": resume and str(resume)})
+    file = Artifact(folder).write_text("config.yaml", OmegaConf.to_yaml(theirs))
+
+    def abandon(error: BaseException) -> None:
+        print(error, file=sys.stderr, flush=True)
+        artifact.write_json("status.json", artifact.read_json("status.json") | failure(error))
+        finish_wandb(error)
+
+    command = [sys.executable, "-m", "dq_lightning.run", str(file)]
+    return Ranks(command, num_devices(cfg.trainer), folder, abandon)
+
+
 def _fit(
-    trainer: pl.Trainer, module: pl.LightningModule, parts: Parts, resume: Path | None
+    trainer: pl.Trainer,
+    module: pl.LightningModule,
+    parts: Parts,
+    resume: Path | None,
+    ranks: Ranks | None,
 ) -> None:
-    try:
-        trainer.fit(module, datamodule=parts.data, ckpt_path=resume)
-    except SIGTERMException as stopped:  # which would leave with 0, as a run that is done
-        raise SystemExit(128 + signal.SIGTERM) from stopped
+    if ranks is not None:
+        ranks.wait()
+    trainer.fit(module, datamodule=parts.data, ckpt_path=resume)
+    load_best(trainer, module, parts.data)
 
 
 def _shown(result: Evaluation) -> str:
@@ -232,3 +285,8 @@ def _save(
         save_student(parts.student, folder)
         parts.tokenizer.save_pretrained(folder)
     artifact.write_json("metrics.json", metrics)
+
+
+if __name__ == "__main__":  # a rank that another process of this run started
+    with as_rank():
+        run(OmegaConf.create(OmegaConf.load(sys.argv[1])))  # pyright: ignore

@@ -90,9 +90,11 @@ class Seq2SeqDataModule(pl.LightningDataModule):
         return dict(zip(rows["index"], rows["references"], strict=True))
 
     def train_dataloader(self) -> DataLoader[Any]:
-        loader = self.batches(self.split("train"), self.batch_size, train=True)
-        sampler = loader.sampler
-        assert isinstance(sampler, BucketSampler)
+        rows = self.split("train")
+        multiple_of = self.accumulate_grad_batches
+        sampler = BucketSampler(
+            _lengths(rows), self.batch_size, self.seed, multiple_of=multiple_of, **self._share()
+        )
         if self.trainer is not None:
             # Restored from the checkpoint before the loaders are made: on resuming in the middle of
             # an epoch, its batches that were already trained on are left out.
@@ -100,24 +102,27 @@ class Seq2SeqDataModule(pl.LightningDataModule):
             done = total.processed  # pyright: ignore[reportAttributeAccessIssue]
             epoch, sampler.first_batch = divmod(done, len(sampler))
             sampler.set_epoch(epoch)
-        return loader
+        return self._loader(rows, sampler)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        return self.batches(self.split("validation"), self.eval_batch_size)
+        """Within a trainer of several processes: this one's share."""
+        return self.batches(self.split("validation"), self.eval_batch_size, **self._share())
 
     def test_dataloader(self) -> DataLoader[Any]:
         return self.batches(self.split("test"), self.eval_batch_size)
 
-    def batches(self, rows: Dataset, batch_size: int, *, train: bool = False) -> DataLoader[Any]:
-        """Batches of tokenized rows; those for training are shared among the ranks."""
-        sampler = BucketSampler(
-            _lengths(rows),
-            batch_size,
-            self.seed,
-            rank=self.trainer.global_rank if self.trainer else 0,
-            num_replicas=self.trainer.world_size if self.trainer and train else 1,
-            multiple_of=self.accumulate_grad_batches if train else 1,
-        )
+    def _share(self) -> dict[str, int]:
+        """Which of the batches are this process's: all, outside a trainer."""
+        trainer = self.trainer
+        return {"rank": trainer.global_rank, "num_replicas": trainer.world_size} if trainer else {}
+
+    def batches(self, rows: Dataset, batch_size: int, **share: int) -> DataLoader[Any]:
+        """Batches of tokenized rows, each row once; `share`: rank and num_replicas."""
+        lengths = _lengths(rows)
+        sampler = BucketSampler(lengths, batch_size, self.seed, drop_rest=False, **share)  # pyright: ignore
+        return self._loader(rows, sampler)
+
+    def _loader(self, rows: Dataset, sampler: BucketSampler) -> DataLoader[Any]:
         columns = rows.with_format("numpy", columns=["input_ids", "labels", "index"])
         return DataLoader(
             columns,  # pyright: ignore[reportArgumentType]

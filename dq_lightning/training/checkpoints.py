@@ -11,6 +11,8 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.trainer.states import TrainerFn
 
+_STEPS_TO_ASK = 16
+
 
 class BestAndLast(ModelCheckpoint):
     """Keeps the checkpoint of the best validation, and the last one.
@@ -52,7 +54,12 @@ class BestAndLast(ModelCheckpoint):
     ) -> None:
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         whole_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if whole_step and time.monotonic() - self._saved > 60.0 * self.minutes:
+        due = time.monotonic() - self._saved > 60.0 * self.minutes
+        if trainer.world_size > 1 and whole_step:
+            # all ranks save together, and their clocks differ; asking costs them a wait
+            asks = trainer.global_step % _STEPS_TO_ASK == 0
+            due = asks and trainer.strategy.reduce_boolean_decision(due, all=False)
+        if whole_step and due:
             self._save_last(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -78,13 +78,28 @@ def wandb_finished() -> Generator[None, None, None]:
     """Ends an open W&B run with the right exit code, also when the block raises."""
     try:
         yield
-    except BaseException:
-        _finish(exit_code=1)
+    except BaseException as error:
+        finish_wandb(error)
         raise
-    _finish(exit_code=0)
+    finish_wandb()
 
 
-def _finish(exit_code: int) -> None:
+def finish_wandb(error: BaseException | None = None) -> None:
+    """End the open W&B run, if there is one, with the exit code of a process that `error` ends."""
     wandb = sys.modules.get("wandb")  # never imported by a run that does not use it
     if wandb is not None and wandb.run is not None:
-        wandb.finish(exit_code=exit_code)
+        wandb.finish(exit_code=exit_code(error))
+
+
+def exit_code(error: BaseException | None) -> int:
+    """0 without an error, 130 for Ctrl-C (which Lightning makes a SystemExit), else its own or 1.
+
+    >>> [exit_code(e) for e in (None, SystemExit(143), KeyboardInterrupt(), OSError())]
+    [0, 143, 130, 1]
+    """
+    if error is None:
+        return 0
+    if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
+        return 130
+    code = error.code if isinstance(error, SystemExit) else 1
+    return code if isinstance(code, int) and code else 1

@@ -84,10 +84,20 @@ class DistillationModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         references = self.trainer.datamodule.references("validation")  # pyright: ignore
+        texts = self._texts_of_all_ranks()
         scores = self.metric.compute(
-            list(self.predictions.values()), [references[index] for index in self.predictions]
+            [texts[index] for index in sorted(texts)],
+            [references[index] for index in sorted(texts)],
         )
         self.log_dict({f"validation/{name}": value for name, value in scores.items()})
+
+    def _texts_of_all_ranks(self) -> dict[int, str]:
+        """By row. Each rank generated for its share, and each scores all of them."""
+        if self.trainer.world_size == 1:
+            return self.predictions
+        shares: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(shares, self.predictions)
+        return {row: text for share in shares for row, text in share.items()}
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(parameter_groups(self, self.scale_lr))
