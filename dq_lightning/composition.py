@@ -28,6 +28,7 @@ from dq_lightning.data.datamodule import Seq2SeqDataModule
 from dq_lightning.data.languages import language_settings, set_languages
 from dq_lightning.data.source import SPLITS, DataSource
 from dq_lightning.data.tokenization import TokenizationConfig
+from dq_lightning.devices import num_processes
 from dq_lightning.distillation.loss import ATTENTIONS, Widths
 from dq_lightning.distillation.objective import Objective
 from dq_lightning.evaluation.generation import TextGenerator
@@ -218,7 +219,7 @@ def build_training(
     logs: False for a process that leaves the logging to another.
     """
     accumulate = cfg.trainer.accumulate_grad_batches
-    batches = accumulate * num_devices(cfg.trainer) * cfg.trainer.num_nodes  # of one step
+    batches = accumulate * num_processes(cfg.trainer)  # of one step
     steps = cfg.steps or cfg.epochs * max(1, len(parts.data.train_dataloader()) // batches)
     monitor = f"validation/{parts.metric.primary}"
     schedule = parts.quant_schedule
@@ -258,19 +259,11 @@ def build_training(
     return trainer, module
 
 
-def num_devices(trainer: DictConfig) -> int:
-    """How many devices of one machine train together; `check_config` has seen the values."""
-    devices = plain(trainer)["devices"]
-    if devices not in ("auto", -1):
-        return len(devices) if isinstance(devices, list) else int(devices)
-    on_cpu = trainer.accelerator == "cpu" or not torch.accelerator.is_available()
-    return 1 if on_cpu else torch.accelerator.device_count()
-
-
 def build_loggers(cfg: DictConfig) -> list[Logger]:
     """The configured loggers, told the whole config; W&B runs of one sweep share a group."""
     cell = cell_id(cfg) if cfg.sweep.name else None
-    wandb = partial(build, name=cell_columns(cfg)["name"], group=cfg.sweep.name, cell=cell)
+    wandb = partial(build, name=cell_columns(cfg)["name"], group=cfg.sweep.name)
+    wandb = partial(wandb, cell=cell, resumed=cfg.ckpt is not None)
     loggers: list[Logger] = [
         (wandb if name == "wandb" else build)(node) for name, node in cfg.logger.items()
     ]

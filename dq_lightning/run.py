@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,25 +12,26 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from transformers import PreTrainedModel
 
-from dq_lightning.artifacts.artifact import Artifact, environment, failure, versions
+from dq_lightning.artifacts.artifact import Artifact, environment, versions
 from dq_lightning.artifacts.results import drops, prediction_rows
 from dq_lightning.artifacts.shards import texts_in_shards
 from dq_lightning.artifacts.student_folder import save_student
 from dq_lightning.benchmarks.generation_time import generation_seconds
-from dq_lightning.benchmarks.size import nominal_bytes
+from dq_lightning.benchmarks.size import as_evaluated_bytes, nominal_bytes, packed_bytes
 from dq_lightning.checks import check_config
 from dq_lightning.choices import build, cell_columns, plain
-from dq_lightning.composition import Parts, build_parts, build_training, num_devices
+from dq_lightning.composition import Parts, build_parts, build_training
 from dq_lightning.data.pseudo_labels import distinct
+from dq_lightning.devices import other_ranks, trains_on_several
 from dq_lightning.evaluation.evaluate import Evaluation, cached_evaluation, evaluate
 from dq_lightning.evaluation.generation import generate_split
 from dq_lightning.models.teacher import weights_digest
 from dq_lightning.quantization.recipe import Bits
 from dq_lightning.reporting.terminal import print_run_table
 from dq_lightning.training.checkpoints import checkpoint_to_resume, load_best, round_weights
-from dq_lightning.training.loggers import finish_wandb, log_results, wandb_finished
+from dq_lightning.training.loggers import log_results, wandb_finished
 from dq_lightning.training.progress import describe, quiet_libraries
-from dq_lightning.training.ranks import Ranks, as_rank, is_first_rank, say_ready, starts_ranks
+from dq_lightning.training.ranks import Ranks, as_rank, is_first_rank, say_ready
 from dq_lightning.training.termination import exits_on_sigterm
 
 _EVALUATION_FORMAT = 1  # raise when metrics or generation change: cached scores are then left alone
@@ -43,7 +43,7 @@ def run(cfg: DictConfig) -> float | None:
     With several devices each process does this; those above rank 0 only train, and return None.
     """
     artifact = Artifact(cfg.paths.output_dir)
-    if _trains_on_several(cfg) and not is_first_rank():
+    if trains_on_several(cfg) and not is_first_rank():
         return _train_along(cfg, artifact)
     with artifact.running(cell=_cell(cfg)), wandb_finished(), exits_on_sigterm():
         quiet_libraries()
@@ -58,7 +58,7 @@ def run(cfg: DictConfig) -> float | None:
         validated, tested = (_evaluate_teacher(cfg, parts, name) for name in ("validation", "test"))
         scores = validated.scores if validated else {}
         pseudo_labels = _pseudo_label(cfg, parts)
-        with _other_ranks(cfg, artifact, resume) as ranks:
+        with other_ranks(cfg, artifact, resume) as ranks:
             trainer, module = build_training(cfg, parts, artifact.checkpoints, scores)
             _fit(trainer, module, parts, resume, ranks)
         dtype = getattr(torch, cfg.student.save_dtype)
@@ -173,10 +173,6 @@ def _pseudo_label(cfg: DictConfig, parts: Parts) -> dict[str, Any]:
     return {"pseudo_labels": {"targets": node.targets, **counts}}
 
 
-def _trains_on_several(cfg: DictConfig) -> bool:
-    return num_devices(cfg.trainer) * cfg.trainer.num_nodes > 1
-
-
 def _train_along(cfg: DictConfig, artifact: Artifact) -> None:
     """What ranks above 0 do: the same parts, their share of each batch; they write nothing."""
     with open(os.devnull, "w") as silence, contextlib.redirect_stdout(silence), exits_on_sigterm():
@@ -186,31 +182,10 @@ def _train_along(cfg: DictConfig, artifact: Artifact) -> None:
         pl.seed_everything(cfg.seed, workers=True, verbose=False)
         parts = build_parts(cfg)
         _pseudo_label(cfg, parts)
-        with _other_ranks(cfg, artifact, resume) as ranks:
+        with other_ranks(cfg, artifact, resume) as ranks:
             trainer, module = build_training(cfg, parts, artifact.checkpoints, {}, logs=False)
             say_ready()
             _fit(trainer, module, parts, resume, ranks)
-
-
-def _other_ranks(
-    cfg: DictConfig, artifact: Artifact, resume: Path | None
-) -> contextlib.AbstractContextManager[Ranks | None]:
-    """The processes that this one starts to train along: none on one device, or where others do."""
-    if not (_trains_on_several(cfg) and starts_ranks()):
-        return contextlib.nullcontext()
-    node = os.environ.get("NODE_RANK", "0")
-    folder = artifact.run_dir / f"ranks-{node}"
-    shutil.rmtree(folder, ignore_errors=True)  # of a start that was killed
-    theirs = OmegaConf.create(plain(cfg) | {"ckpt": resume and str(resume)})
-    file = Artifact(folder).write_text("config.yaml", OmegaConf.to_yaml(theirs))
-
-    def abandon(error: BaseException) -> None:
-        print(error, file=sys.stderr, flush=True)
-        artifact.write_json("status.json", artifact.read_json("status.json") | failure(error))
-        finish_wandb(error)
-
-    command = [sys.executable, "-m", "dq_lightning.run", str(file)]
-    return Ranks(command, num_devices(cfg.trainer), folder, abandon)
 
 
 def _fit(
@@ -236,7 +211,8 @@ def _metrics(
     """The content of metrics.json."""
     models = {"teacher": parts.teacher.model} if parts.teacher else {}
     models["student"] = parts.student
-    nominal = nominal_bytes(parts.student, parts.bits, parts.family, tuple(cfg.quant.exclude))
+    counted = parts.student, parts.bits, parts.family, tuple(cfg.quant.exclude)
+    nominal = nominal_bytes(*counted)
     full = nominal_bytes(models.get("teacher", parts.student), Bits(32, 32, 32), parts.family)
     batches = [b for b, _ in zip(parts.data.test_dataloader(), range(2), strict=False)]
     scores = teacher.scores if teacher else {}
@@ -251,6 +227,9 @@ def _metrics(
             "teacher": full.published_bytes,
             "student_nominal": nominal.published_bytes,
             "ratio": full.published_bytes / nominal.published_bytes,
+            "student_reference_rule": nominal.reference_rule_bytes,
+            "student_as_evaluated": as_evaluated_bytes(*counted),
+            "student_packed": packed_bytes(*counted[:3], cfg.quant.head, counted[3]),
         },
         "parameters": {name: model.num_parameters() for name, model in models.items()},
         "generation_seconds": generation_seconds(models, batches, parts.generator),

@@ -63,7 +63,11 @@ LIBRARIES = {
 # Registers the attention function and its mask with transformers.
 MORE_LIBRARIES = {"dq_lightning/quantization/attention.py": {"transformers"}}
 
-COMPOSITION_ROOT = {"dq_lightning/run.py", "dq_lightning/composition.py"}
+COMPOSITION_ROOT = {
+    "dq_lightning/run.py",
+    "dq_lightning/composition.py",
+    "dq_lightning/devices.py",
+}
 CHECKS = {"dq_lightning/checks.py", "dq_lightning/choices.py"}
 CONFIG = {"hydra", "omegaconf"}
 READS_CONFIG = (

@@ -91,9 +91,14 @@ class Seq2SeqDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         rows = self.split("train")
-        multiple_of = self.accumulate_grad_batches
+        rank, num_replicas = self._share()
         sampler = BucketSampler(
-            _lengths(rows), self.batch_size, self.seed, multiple_of=multiple_of, **self._share()
+            _lengths(rows),
+            self.batch_size,
+            self.seed,
+            rank=rank,
+            num_replicas=num_replicas,
+            multiple_of=self.accumulate_grad_batches,
         )
         if self.trainer is not None:
             # Restored from the checkpoint before the loaders are made: on resuming in the middle of
@@ -106,20 +111,26 @@ class Seq2SeqDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Within a trainer of several processes: this one's share."""
-        return self.batches(self.split("validation"), self.eval_batch_size, **self._share())
+        return self._every_row(self.split("validation"), self.eval_batch_size, *self._share())
 
     def test_dataloader(self) -> DataLoader[Any]:
         return self.batches(self.split("test"), self.eval_batch_size)
 
-    def _share(self) -> dict[str, int]:
-        """Which of the batches are this process's: all, outside a trainer."""
-        trainer = self.trainer
-        return {"rank": trainer.global_rank, "num_replicas": trainer.world_size} if trainer else {}
+    def batches(self, rows: Dataset, batch_size: int) -> DataLoader[Any]:
+        """Batches of tokenized rows for this process alone, each row once."""
+        return self._every_row(rows, batch_size, rank=0, num_replicas=1)
 
-    def batches(self, rows: Dataset, batch_size: int, **share: int) -> DataLoader[Any]:
-        """Batches of tokenized rows, each row once; `share`: rank and num_replicas."""
+    def _share(self) -> tuple[int, int]:
+        """(rank, number) of the processes that share the batches: outside a trainer, of one."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _every_row(
+        self, rows: Dataset, batch_size: int, rank: int, num_replicas: int
+    ) -> DataLoader[Any]:
         lengths = _lengths(rows)
-        sampler = BucketSampler(lengths, batch_size, self.seed, drop_rest=False, **share)  # pyright: ignore
+        sampler = BucketSampler(
+            lengths, batch_size, self.seed, rank=rank, num_replicas=num_replicas, drop_rest=False
+        )
         return self._loader(rows, sampler)
 
     def _loader(self, rows: Dataset, sampler: BucketSampler) -> DataLoader[Any]:

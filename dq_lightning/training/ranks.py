@@ -63,10 +63,10 @@ class Ranks:
     """The other processes of this run on this machine, from `with` to its end.
 
     command: what each runs, with its number in LOCAL_RANK. folder: where each says how it fares;
-    removed at the end. An error in one of them is raised here as RankError, or as SystemExit(143) where it was told to
-    end; whatever is raised here ends them. abandon: called with such an error, in a thread of its
-    own, `grace` seconds after it, where this process waits in a collective that never ends; then
-    the process ends.
+    removed at the end. An error in one of them is raised here as RankError, or as SystemExit(143)
+    where it was told to end; whatever is raised here ends them. abandon: called with such an error,
+    in a thread of its own, `grace` seconds after it, where this process still waits in a collective
+    that never ends; then the process ends.
     """
 
     def __init__(
