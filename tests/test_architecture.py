@@ -47,6 +47,7 @@ NEIGHBOURS = {
 # The command line of the size benchmark composes a config, as train.py does.
 MORE_NEIGHBOURS = {
     "dq_lightning/benchmarks/size_command.py": {"choices", "errors", "sweeps"},
+    "dq_lightning/sweeps/wandb_agents.py": {"errors"},
 }
 
 # Third-party packages of a folder; folders not named here may use any but CONFIG and LIGHTNING.
@@ -58,7 +59,7 @@ LIBRARIES = {
     "quantization": {"torch", "jaxtyping"},
     "distillation": {"torch", "jaxtyping"},
     "reporting": {"rich", "matplotlib"},
-    "sweeps": {"hydra", "omegaconf"},
+    "sweeps": {"hydra", "omegaconf", "yaml"},
 }
 # Registers the attention function and its mask with transformers.
 MORE_LIBRARIES = {"dq_lightning/quantization/attention.py": {"transformers"}}

@@ -81,6 +81,7 @@ class Ranks:
         self.abandon, self.grace = abandon, grace
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self._over = threading.Event()
+        self._pipe: tuple[int, int, int] | None = None
         self._environment: dict[str, str | None] = {}
 
     def __enter__(self) -> "Ranks":
@@ -97,8 +98,31 @@ class Ranks:
                 start_new_session=True,  # a terminal's Ctrl-C is for this process alone
             )
         os.environ.update(own)
+        self._listen()
         threading.Thread(target=self._watch, daemon=True, name="watch ranks").start()
         return self
+
+    def _listen(self) -> None:
+        """Hear of signals that Python cannot handle while this process waits in a collective."""
+        with contextlib.suppress(ValueError):  # not the main thread
+            reader, writer = os.pipe()
+            for end in (reader, writer):
+                os.set_blocking(end, False)
+            self._pipe = reader, writer, signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+
+    def _stop_listening(self) -> None:
+        if self._pipe is not None:
+            reader, writer, before = self._pipe
+            signal.set_wakeup_fd(before)
+            self._pipe = None
+            os.close(reader)
+            os.close(writer)
+
+    def _heard(self) -> bytes:
+        try:
+            return os.read(self._pipe[0], 64) if self._pipe else b""
+        except OSError:  # nothing to read, or closed meanwhile
+            return b""
 
     def wait(self) -> None:
         """Wait until each is about to join the training; the waiting can be interrupted."""
@@ -112,9 +136,12 @@ class Ranks:
 
     def _watch(self) -> None:
         while not self._over.wait(0.2):
-            if self._failed():
+            terminated = signal.SIGTERM in self._heard()
+            if terminated or self._failed():
                 if not self._over.wait(self.grace):
-                    error = self._error(self._failed()[0])
+                    failed = self._failed()
+                    end = terminated or not failed
+                    error = SystemExit(_TERMINATED) if end else self._error(failed[0])
                     self.abandon(error)
                     self._kill()
                     os._exit(_TERMINATED if isinstance(error, SystemExit) else 1)
@@ -133,6 +160,7 @@ class Ranks:
                 raise self._error(failed) from _remote_traceback(self.folder, failed) or error
         finally:
             self._over.set()
+            self._stop_listening()
             self._kill()
             shutil.rmtree(self.folder, ignore_errors=True)
             for name, value in self._environment.items():
