@@ -231,6 +231,12 @@ def build_training(
             "quant_schedule=delayed starts the learned scales of activations late, and an average "
             "of weights would hold what they were before; write averaging=none."
         )
+    if schedule and schedule.rests_parameters and cfg.trainer.strategy == "ddp":
+        raise ValueError(
+            "quant_schedule=delayed leaves learned scales without a gradient at first, which "
+            "trainer.strategy=ddp does not allow; write "
+            "trainer.strategy=ddp_find_unused_parameters_true."
+        )
     callbacks += [build(cfg.averaging)] if cfg.averaging else []
     callbacks += [schedule] if schedule else []
     trainer = build(

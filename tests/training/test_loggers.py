@@ -61,6 +61,28 @@ def test_offline_unless_a_key_is_there(monkeypatch, tmp_path, key, mode, offline
 
 
 @pytest.mark.parametrize(
+    ("cell", "resumed", "environment", "expected"),
+    [
+        ("0a1b", False, {}, "0a1b"),
+        (None, False, {}, None),  # W&B draws one, and a run from the start takes no old one
+        (None, True, {}, "old"),
+        ("0a1b", True, {}, "0a1b"),
+        ("0a1b", False, {"WANDB_RUN_ID": "agent", "WANDB_SWEEP_ID": "s"}, None),  # W&B reads it
+    ],
+)
+def test_the_id_of_a_run(monkeypatch, tmp_path, cell, resumed, environment, expected):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "wandb_run_id.txt").write_text("old\n")
+    made = {}
+    run = SimpleNamespace(id="new", define_metric=lambda *name, **how: None)
+    monkeypatch.setattr("wandb.init", lambda **settings: made.update(settings) or run)
+    wandb_logger("dq_lightning", str(tmp_path), "2-2-8 6-3", "sweep", cell, resumed)
+    assert (made["id"], made["resume"]) == (expected, "allow")
+    assert (tmp_path / "wandb_run_id.txt").read_text() == "new\n"
+
+
+@pytest.mark.parametrize(
     ("text", "found"),
     [
         (None, False),
