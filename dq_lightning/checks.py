@@ -64,6 +64,11 @@ def check_config(cfg: DictConfig) -> None:
         )
     _check_groups(cfg)
     _check_trainer(cfg)
+    if str(cfg.trainer.strategy).startswith("fsdp") and cfg.averaging:
+        raise ValueError(
+            "trainer.strategy=fsdp leaves no process the whole weights to average; write "
+            "averaging=none."
+        )
 
 
 def check_lengths(cfg: DictConfig, model_config: Any) -> None:
@@ -134,4 +139,9 @@ def _check_devices(trainer: DictConfig) -> None:
         raise ValueError(
             f"trainer.num_nodes={trainer.num_nodes} is no number of machines; write one, such as "
             "trainer.num_nodes=1."
+        )
+    if str(trainer.strategy).startswith("fsdp") and trainer.accelerator == "cpu":
+        raise ValueError(
+            "trainer.strategy=fsdp cannot work with trainer.accelerator=cpu: Lightning shards on "
+            "GPUs alone; write trainer=ddp_cpu, or trainer.accelerator=gpu."
         )

@@ -43,6 +43,7 @@ from dq_lightning.quantization.prepare import prepare
 from dq_lightning.quantization.recipe import Bits, QuantizationRecipe
 from dq_lightning.training.checkpoints import BestAndLast
 from dq_lightning.training.module import DistillationModule, default_device
+from dq_lightning.training.parameter_groups import has_learned_scales
 from dq_lightning.training.progress import ValidationLines
 from dq_lightning.training.quantization_schedule import QuantizationSchedule
 from dq_lightning.training.ranks import cluster
@@ -226,17 +227,7 @@ def build_training(
     after = schedule.starts(steps)[-1] if schedule else 0
     best = BestAndLast(checkpoints, monitor, parts.metric.higher_is_better, after=after)
     callbacks: list[Callback] = [build(node) for node in cfg.callbacks.values()]
-    if cfg.averaging and schedule and schedule.starts_scales_late:
-        raise ValueError(
-            "quant_schedule=delayed starts the learned scales of activations late, and an average "
-            "of weights would hold what they were before; write averaging=none."
-        )
-    if schedule and schedule.rests_parameters and cfg.trainer.strategy == "ddp":
-        raise ValueError(
-            "quant_schedule=delayed leaves learned scales without a gradient at first, which "
-            "trainer.strategy=ddp does not allow; write "
-            "trainer.strategy=ddp_find_unused_parameters_true."
-        )
+    _check_scales(cfg, parts)
     callbacks += [build(cfg.averaging)] if cfg.averaging else []
     callbacks += [schedule] if schedule else []
     trainer = build(
@@ -263,6 +254,27 @@ def build_training(
         scale_lr,
     )
     return trainer, module
+
+
+def _check_scales(cfg: DictConfig, parts: Parts) -> None:
+    """Raise a ValueError for learned scales where they cannot be trained as configured."""
+    schedule = parts.quant_schedule
+    if cfg.averaging and schedule and schedule.starts_scales_late:
+        raise ValueError(
+            "quant_schedule=delayed starts the learned scales of activations late, and an average "
+            "of weights would hold what they were before; write averaging=none."
+        )
+    if schedule and schedule.rests_parameters and cfg.trainer.strategy == "ddp":
+        raise ValueError(
+            "quant_schedule=delayed leaves learned scales without a gradient at first, which "
+            "trainer.strategy=ddp does not allow; write "
+            "trainer.strategy=ddp_find_unused_parameters_true."
+        )
+    if str(cfg.trainer.strategy).startswith("fsdp") and has_learned_scales(parts.student):
+        raise ValueError(
+            "trainer.strategy=fsdp spreads weights over the devices and has no place for scales "
+            "that quantizers learn; write trainer=ddp, or quant=default."
+        )
 
 
 def build_loggers(cfg: DictConfig) -> list[Logger]:

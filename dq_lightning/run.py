@@ -28,7 +28,13 @@ from dq_lightning.evaluation.generation import generate_split
 from dq_lightning.models.teacher import weights_digest
 from dq_lightning.quantization.recipe import Bits
 from dq_lightning.reporting.terminal import print_run_table
-from dq_lightning.training.checkpoints import checkpoint_to_resume, load_best, round_weights
+from dq_lightning.training.checkpoints import (
+    checkpoint_to_resume,
+    is_sharded,
+    load_best,
+    round_weights,
+    whole_student,
+)
 from dq_lightning.training.loggers import log_results, wandb_finished
 from dq_lightning.training.progress import describe, quiet_libraries
 from dq_lightning.training.ranks import Ranks, as_rank, is_first_rank, say_ready
@@ -61,6 +67,8 @@ def run(cfg: DictConfig) -> float | None:
         with other_ranks(cfg, artifact, resume) as ranks:
             trainer, module = build_training(cfg, parts, artifact.checkpoints, scores)
             _fit(trainer, module, parts, resume, ranks)
+        if is_sharded(trainer):
+            parts = replace(parts, student=whole_student(build_parts(cfg).student, trainer))
         dtype = getattr(torch, cfg.student.save_dtype)
         round_weights(parts.student, dtype)
         student = _evaluate(parts, parts.student, "test")
@@ -198,7 +206,8 @@ def _fit(
     if ranks is not None:
         ranks.wait()
     trainer.fit(module, datamodule=parts.data, ckpt_path=resume)
-    load_best(trainer, module, parts.data)
+    if not is_sharded(trainer):
+        load_best(trainer, module, parts.data)
 
 
 def _shown(result: Evaluation) -> str:

@@ -19,8 +19,7 @@ class BucketSampler(Sampler[list[int]]):
     lengths: (source length, target length) of each row.
     rank, num_replicas: every `num_replicas`-th batch goes to this process. All get equally many, so
         of an epoch up to num_replicas - 1 batches are left over, others in each epoch.
-    drop_rest: False gives those out too, for evaluation: every row is in some process's batches.
-        With fewer batches than processes some do one again, because the trainer wants one each.
+    drop_rest: False gives those out too, for evaluation, and the first ones again to fill up.
     multiple_of: an epoch has such a number of batches, so that every accumulated step is whole; the
         few left over differ from epoch to epoch.
     first_batch: batches of the next epoch to leave out, for resuming in the middle of one.
@@ -56,7 +55,7 @@ class BucketSampler(Sampler[list[int]]):
     def __len__(self) -> int:
         batches = -(-len(self.lengths) // self.batch_size)
         if not self.drop_rest:
-            return max(len(range(self.rank, batches, self.num_replicas)), 1)
+            return (batches + self.num_replicas - 1) // self.num_replicas
         own = batches // self.num_replicas
         return max(own - own % self.multiple_of, min(own, self.multiple_of), 1)
 

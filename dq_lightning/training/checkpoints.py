@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.strategies import FSDPStrategy
 from pytorch_lightning.trainer.states import TrainerFn
 
 _STEPS_TO_ASK = 16
@@ -103,6 +104,25 @@ def load_best(
     checkpoint = torch.load(path, map_location="cpu", weights_only=False)
     module.load_state_dict(checkpoint["state_dict"])
     return path
+
+
+def is_sharded(trainer: pl.Trainer) -> bool:
+    """Whether the trained weights are spread over the ranks, and whole in checkpoints alone."""
+    return isinstance(trainer.strategy, FSDPStrategy)
+
+
+def whole_student(student: torch.nn.Module, trainer: pl.Trainer) -> Any:
+    """`student`, built anew, with the weights of the best validation, or of the last step.
+
+    Differs from `load_best`: weights of a last step that no validation saw are not validated.
+    """
+    callback = trainer.checkpoint_callback
+    assert isinstance(callback, BestAndLast)
+    path = callback.best_model_path or callback.folder / "last.ckpt"
+    weights = torch.load(path, map_location="cpu", weights_only=False)["state_dict"]
+    own = {n.removeprefix("student."): w for n, w in weights.items() if n.startswith("student.")}
+    student.load_state_dict(own)
+    return student
 
 
 def round_weights(module: torch.nn.Module, dtype: torch.dtype) -> None:
