@@ -58,6 +58,28 @@ class Probe(pl.Callback):
             digest.update(name.encode() + tensor.numpy().tobytes())
         (self.folder / f"weights{trainer.global_rank}").write_text(digest.hexdigest())
 '''
+SHARDED = '''
+import torch
+from pytorch_lightning.strategies import FSDPStrategy
+from torch.distributed.fsdp import (
+    FullOptimStateDictConfig, FullStateDictConfig, FullyShardedDataParallel, StateDictType
+)
+
+class CpuFSDP(FSDPStrategy):
+    """Shards on the CPU, which Lightning and FSDP refuse unless they are told so."""
+
+    def _setup_model(self, model):
+        device = torch.device("cpu")
+        return FullyShardedDataParallel(module=model, device_id=device, **self.kwargs)
+
+    def lightning_module_state_dict(self):
+        # "offloaded" from the CPU to the CPU, tensors would be views of memory that is freed
+        config = FullStateDictConfig(offload_to_cpu=False, rank0_only=False)
+        more = FullOptimStateDictConfig(offload_to_cpu=False, rank0_only=False)
+        kind = StateDictType.FULL_STATE_DICT
+        with FullyShardedDataParallel.state_dict_type(self.model, kind, config, more):
+            return {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+'''
 
 
 @dataclass(frozen=True)
@@ -114,6 +136,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     words = (f"{a}{v}{b}{w}" for a in "bdfgkmst" for v in "aeiou" for b in "bdgkt" for w in "aeo")
     (folder / "words.dict").write_text("".join(f"{word} B AA D\n" for word in words))
     (folder / "ddp_probe.py").write_text(PROBE)
+    (folder / "cpu_fsdp.py").write_text(SHARDED)
     return Place(folder)
 
 
@@ -255,3 +278,16 @@ def test_resumed_equals_unbroken(place: Place, two: tuple[Artifact, str]) -> Non
     torch.testing.assert_close(*map(load_file, files), rtol=0, atol=0)
     first, second = place.told("resumed", "weights")
     assert first == second
+
+
+@pytest.mark.slow
+def test_sharded_processes_train_what_one_does(place: Place) -> None:
+    """Strong weight decay, which flattened weights would not get: groups go by the shape."""
+    more = ["averaging=none", "optimizer.weight_decay=1"]
+    sharded = ["~trainer.strategy", "+trainer.strategy._target_=cpu_fsdp.CpuFSDP"]
+    one = [*more, "trainer.accelerator=cpu", "trainer.accumulate_grad_batches=2"]
+    finished(place.job("plain", *one))
+    finished(place.job("sharded", "trainer=ddp_cpu", *more, *sharded))
+    runs = place.folder / "runs"
+    files = (Artifact(runs / name).student / "model.safetensors" for name in ("plain", "sharded"))
+    torch.testing.assert_close(*map(load_file, files))
