@@ -16,17 +16,19 @@ from dq_lightning.training.ranks import Ranks, starts_ranks
 
 
 def num_devices(trainer: DictConfig) -> int:
-    """How many devices of one machine train together; `check_config` has seen the values."""
+    """How many devices of one machine train together; 1 for what `check_config` will refuse."""
     devices = plain(trainer)["devices"]
     if devices not in ("auto", -1):
-        return len(devices) if isinstance(devices, list) else int(devices)
+        given = len(devices) if isinstance(devices, list) else devices
+        return given if isinstance(given, int) else 1
     on_cpu = trainer.accelerator == "cpu" or not torch.accelerator.is_available()
     return 1 if on_cpu else torch.accelerator.device_count()
 
 
 def num_processes(trainer: DictConfig) -> int:
     """How many processes train together, one a device."""
-    return num_devices(trainer) * trainer.num_nodes
+    nodes = trainer.num_nodes
+    return num_devices(trainer) * (nodes if isinstance(nodes, int) else 1)
 
 
 def trains_on_several(cfg: DictConfig) -> bool:

@@ -290,4 +290,9 @@ def test_sharded_processes_train_what_one_does(place: Place) -> None:
     finished(place.job("sharded", "trainer=ddp_cpu", *more, *sharded))
     runs = place.folder / "runs"
     files = (Artifact(runs / name).student / "model.safetensors" for name in ("plain", "sharded"))
-    torch.testing.assert_close(*map(load_file, files))
+    plain, whole = map(load_file, files)
+    for name, weight in plain.items():
+        if not name.endswith(
+            "k_proj.bias"
+        ):  # its gradient is 0 but for rounding, which Adam scales
+            torch.testing.assert_close(weight, whole[name], rtol=0, atol=1e-4, msg=name)
