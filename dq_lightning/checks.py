@@ -1,5 +1,6 @@
 """What a config must satisfy before anything is loaded; each failure is one sentence."""
 
+import os
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -139,6 +140,12 @@ def _check_devices(trainer: DictConfig) -> None:
         raise ValueError(
             f"trainer.num_nodes={trainer.num_nodes} is no number of machines; write one, such as "
             "trainer.num_nodes=1."
+        )
+    known = "MASTER_ADDR" in os.environ or int(os.environ.get("SLURM_NTASKS") or 1) > 1
+    if trainer.num_nodes > 1 and not known:
+        raise ValueError(
+            f"trainer.num_nodes={trainer.num_nodes}, and nothing says where the machines meet; set "
+            "MASTER_ADDR, MASTER_PORT and NODE_RANK on each, or write srun or torchrun before."
         )
     if str(trainer.strategy).startswith("fsdp") and trainer.accelerator == "cpu":
         raise ValueError(
