@@ -1,5 +1,6 @@
 """What a config must satisfy before anything is loaded; each failure is one sentence."""
 
+import os
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -64,6 +65,11 @@ def check_config(cfg: DictConfig) -> None:
         )
     _check_groups(cfg)
     _check_trainer(cfg)
+    if str(cfg.trainer.strategy).startswith("fsdp") and cfg.averaging:
+        raise ValueError(
+            "trainer.strategy=fsdp leaves no process the whole weights to average; write "
+            "averaging=none."
+        )
 
 
 def check_lengths(cfg: DictConfig, model_config: Any) -> None:
@@ -113,14 +119,36 @@ def _check_groups(cfg: DictConfig) -> None:
 
 
 def _check_trainer(cfg: DictConfig) -> None:
-    if cfg.trainer.devices not in (1, "1", "auto") or cfg.trainer.get("num_nodes", 1) != 1:
-        raise ValueError(
-            f"trainer.devices={cfg.trainer.devices}: a run trains on one device; write "
-            "trainer.devices=1 and spread a grid's cells over the others."
-        )
+    _check_devices(cfg.trainer)
     scaled = str(cfg.trainer.precision) in ("16-mixed", "16")
     if scaled and cfg.optimizer.get("fused") and cfg.trainer.gradient_clip_val:
         raise ValueError(
             f"trainer.precision={cfg.trainer.precision} cannot clip gradients for a fused "
             "optimizer; write optimizer.fused=false, or trainer.precision=bf16-mixed."
+        )
+
+
+def _check_devices(trainer: DictConfig) -> None:
+    devices: Any = trainer.devices
+    listed = OmegaConf.is_list(devices) and len(devices) > 0
+    if not (listed or devices in ("auto", -1) or _is_whole(devices, at_least=1)):
+        raise ValueError(
+            f"trainer.devices={devices} is no number of devices; write one, such as "
+            "trainer.devices=2, or auto for all there are."
+        )
+    if not _is_whole(trainer.num_nodes, at_least=1):
+        raise ValueError(
+            f"trainer.num_nodes={trainer.num_nodes} is no number of machines; write one, such as "
+            "trainer.num_nodes=1."
+        )
+    known = "MASTER_ADDR" in os.environ or int(os.environ.get("SLURM_NTASKS") or 1) > 1
+    if trainer.num_nodes > 1 and not known:
+        raise ValueError(
+            f"trainer.num_nodes={trainer.num_nodes}, and nothing says where the machines meet; set "
+            "MASTER_ADDR, MASTER_PORT and NODE_RANK on each, or write srun or torchrun before."
+        )
+    if str(trainer.strategy).startswith("fsdp") and trainer.accelerator == "cpu":
+        raise ValueError(
+            "trainer.strategy=fsdp cannot work with trainer.accelerator=cpu: Lightning shards on "
+            "GPUs alone; write trainer=ddp_cpu, or trainer.accelerator=gpu."
         )

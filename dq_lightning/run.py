@@ -1,6 +1,8 @@
 """One run, told in order: parts -> teacher's scores -> fit -> test -> artifact."""
 
-import signal
+import contextlib
+import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 from transformers import PreTrainedModel
 
 from dq_lightning.artifacts.artifact import Artifact, environment, versions
@@ -16,27 +17,41 @@ from dq_lightning.artifacts.results import drops, prediction_rows
 from dq_lightning.artifacts.shards import texts_in_shards
 from dq_lightning.artifacts.student_folder import save_student
 from dq_lightning.benchmarks.generation_time import generation_seconds
-from dq_lightning.benchmarks.size import nominal_bytes
+from dq_lightning.benchmarks.size import as_evaluated_bytes, nominal_bytes, packed_bytes
 from dq_lightning.checks import check_config
 from dq_lightning.choices import build, cell_columns, plain
 from dq_lightning.composition import Parts, build_parts, build_training
 from dq_lightning.data.pseudo_labels import distinct
+from dq_lightning.devices import other_ranks, trains_on_several
 from dq_lightning.evaluation.evaluate import Evaluation, cached_evaluation, evaluate
 from dq_lightning.evaluation.generation import generate_split
 from dq_lightning.models.teacher import weights_digest
 from dq_lightning.quantization.recipe import Bits
 from dq_lightning.reporting.terminal import print_run_table
-from dq_lightning.training.checkpoints import checkpoint_to_resume, load_best, round_weights
+from dq_lightning.training.checkpoints import (
+    checkpoint_to_resume,
+    is_sharded,
+    load_best,
+    round_weights,
+    whole_student,
+)
 from dq_lightning.training.loggers import log_results, wandb_finished
 from dq_lightning.training.progress import describe, quiet_libraries
+from dq_lightning.training.ranks import Ranks, as_rank, is_first_rank, say_ready
+from dq_lightning.training.termination import exits_on_sigterm
 
 _EVALUATION_FORMAT = 1  # raise when metrics or generation change: cached scores are then left alone
 
 
-def run(cfg: DictConfig) -> float:
-    """Train and test a student as `cfg` says; returns its primary test metric."""
+def run(cfg: DictConfig) -> float | None:
+    """Train and test a student as `cfg` says; returns its primary test metric.
+
+    With several devices each process does this; those above rank 0 only train, and return None.
+    """
     artifact = Artifact(cfg.paths.output_dir)
-    with artifact.running(cell=_cell(cfg)), wandb_finished():
+    if trains_on_several(cfg) and not is_first_rank():
+        return _train_along(cfg, artifact)
+    with artifact.running(cell=_cell(cfg)), wandb_finished(), exits_on_sigterm():
         quiet_libraries()
         check_config(cfg)
         # before the next line, which replaces the config of the folder that this compares with
@@ -49,9 +64,11 @@ def run(cfg: DictConfig) -> float:
         validated, tested = (_evaluate_teacher(cfg, parts, name) for name in ("validation", "test"))
         scores = validated.scores if validated else {}
         pseudo_labels = _pseudo_label(cfg, parts)
-        trainer, module = build_training(cfg, parts, artifact.checkpoints, scores)
-        _fit(trainer, module, parts, resume)
-        load_best(trainer, module, parts.data)
+        with other_ranks(cfg, artifact, resume) as ranks:
+            trainer, module = build_training(cfg, parts, artifact.checkpoints, scores)
+            _fit(trainer, module, parts, resume, ranks)
+        if is_sharded(trainer):
+            parts = replace(parts, student=whole_student(build_parts(cfg).student, trainer))
         dtype = getattr(torch, cfg.student.save_dtype)
         round_weights(parts.student, dtype)
         student = _evaluate(parts, parts.student, "test")
@@ -164,13 +181,33 @@ def _pseudo_label(cfg: DictConfig, parts: Parts) -> dict[str, Any]:
     return {"pseudo_labels": {"targets": node.targets, **counts}}
 
 
+def _train_along(cfg: DictConfig, artifact: Artifact) -> None:
+    """What ranks above 0 do: the same parts, their share of each batch; they write nothing."""
+    with open(os.devnull, "w") as silence, contextlib.redirect_stdout(silence), exits_on_sigterm():
+        quiet_libraries()
+        check_config(cfg)
+        resume = _resume_from(cfg, artifact)
+        pl.seed_everything(cfg.seed, workers=True, verbose=False)
+        parts = build_parts(cfg)
+        _pseudo_label(cfg, parts)
+        with other_ranks(cfg, artifact, resume) as ranks:
+            trainer, module = build_training(cfg, parts, artifact.checkpoints, {}, logs=False)
+            say_ready()
+            _fit(trainer, module, parts, resume, ranks)
+
+
 def _fit(
-    trainer: pl.Trainer, module: pl.LightningModule, parts: Parts, resume: Path | None
+    trainer: pl.Trainer,
+    module: pl.LightningModule,
+    parts: Parts,
+    resume: Path | None,
+    ranks: Ranks | None,
 ) -> None:
-    try:
-        trainer.fit(module, datamodule=parts.data, ckpt_path=resume)
-    except SIGTERMException as stopped:  # which would leave with 0, as a run that is done
-        raise SystemExit(128 + signal.SIGTERM) from stopped
+    if ranks is not None:
+        ranks.wait()
+    trainer.fit(module, datamodule=parts.data, ckpt_path=resume)
+    if not is_sharded(trainer):
+        load_best(trainer, module, parts.data)
 
 
 def _shown(result: Evaluation) -> str:
@@ -183,7 +220,8 @@ def _metrics(
     """The content of metrics.json."""
     models = {"teacher": parts.teacher.model} if parts.teacher else {}
     models["student"] = parts.student
-    nominal = nominal_bytes(parts.student, parts.bits, parts.family, tuple(cfg.quant.exclude))
+    counted = parts.student, parts.bits, parts.family, tuple(cfg.quant.exclude)
+    nominal = nominal_bytes(*counted)
     full = nominal_bytes(models.get("teacher", parts.student), Bits(32, 32, 32), parts.family)
     batches = [b for b, _ in zip(parts.data.test_dataloader(), range(2), strict=False)]
     scores = teacher.scores if teacher else {}
@@ -198,6 +236,9 @@ def _metrics(
             "teacher": full.published_bytes,
             "student_nominal": nominal.published_bytes,
             "ratio": full.published_bytes / nominal.published_bytes,
+            "student_reference_rule": nominal.reference_rule_bytes,
+            "student_as_evaluated": as_evaluated_bytes(*counted),
+            "student_packed": packed_bytes(*counted[:3], cfg.quant.head, counted[3]),
         },
         "parameters": {name: model.num_parameters() for name, model in models.items()},
         "generation_seconds": generation_seconds(models, batches, parts.generator),
@@ -232,3 +273,8 @@ def _save(
         save_student(parts.student, folder)
         parts.tokenizer.save_pretrained(folder)
     artifact.write_json("metrics.json", metrics)
+
+
+if __name__ == "__main__":  # a rank that another process of this run started
+    with as_rank():
+        run(OmegaConf.create(OmegaConf.load(sys.argv[1])))  # pyright: ignore

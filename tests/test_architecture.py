@@ -42,7 +42,7 @@ NEIGHBOURS = {
     "evaluation": set(),
     "training": {"data", "models", "quantization", "distillation", "evaluation"},
     "reporting": {"artifacts"},
-    "sweeps": {"artifacts", "reporting"},
+    "sweeps": {"artifacts", "reporting", "choices", "errors", "run", "training"},
 }
 # The command line of the size benchmark composes a config, as train.py does.
 MORE_NEIGHBOURS = {
@@ -58,12 +58,16 @@ LIBRARIES = {
     "quantization": {"torch", "jaxtyping"},
     "distillation": {"torch", "jaxtyping"},
     "reporting": {"rich", "matplotlib", "yaml"},
-    "sweeps": {"hydra", "omegaconf"},
+    "sweeps": {"hydra", "omegaconf", "yaml", "filelock", "rich", "wandb"},
 }
 # Registers the attention function and its mask with transformers.
 MORE_LIBRARIES = {"dq_lightning/quantization/attention.py": {"transformers"}}
 
-COMPOSITION_ROOT = {"dq_lightning/run.py", "dq_lightning/composition.py"}
+COMPOSITION_ROOT = {
+    "dq_lightning/run.py",
+    "dq_lightning/composition.py",
+    "dq_lightning/devices.py",
+}
 CHECKS = {"dq_lightning/checks.py", "dq_lightning/choices.py"}
 CONFIG = {"hydra", "omegaconf"}
 READS_CONFIG = (

@@ -17,7 +17,9 @@ class BucketSampler(Sampler[list[int]]):
     padded, while every epoch groups the rows anew.
 
     lengths: (source length, target length) of each row.
-    rank, num_replicas: every `num_replicas`-th batch goes to this process; all get equally many.
+    rank, num_replicas: every `num_replicas`-th batch goes to this process. All get equally many, so
+        of an epoch up to num_replicas - 1 batches are left over, others in each epoch.
+    drop_rest: False gives those out too, for evaluation, and the first ones again to fill up.
     multiple_of: an epoch has such a number of batches, so that every accumulated step is whole; the
         few left over differ from epoch to epoch.
     first_batch: batches of the next epoch to leave out, for resuming in the middle of one.
@@ -33,6 +35,7 @@ class BucketSampler(Sampler[list[int]]):
         rank: int = 0,
         num_replicas: int = 1,
         multiple_of: int = 1,
+        drop_rest: bool = True,
     ) -> None:
         self.lengths = lengths
         self.batch_size = batch_size
@@ -41,6 +44,7 @@ class BucketSampler(Sampler[list[int]]):
         self.rank = rank
         self.num_replicas = num_replicas
         self.multiple_of = multiple_of
+        self.drop_rest = drop_rest
         self.epoch = 0
         self.first_batch = 0
 
@@ -50,14 +54,15 @@ class BucketSampler(Sampler[list[int]]):
 
     def __len__(self) -> int:
         batches = -(-len(self.lengths) // self.batch_size)
+        if not self.drop_rest:
+            return (batches + self.num_replicas - 1) // self.num_replicas
         own = batches // self.num_replicas
         return max(own - own % self.multiple_of, min(own, self.multiple_of), 1)
 
     def __iter__(self) -> Iterator[list[int]]:
         batches = self._batches()
         own = [
-            batches[i % len(batches)]
-            for i in range(self.rank, len(self) * self.num_replicas, self.num_replicas)
+            batches[(self.rank + i * self.num_replicas) % len(batches)] for i in range(len(self))
         ]
         first, self.first_batch = self.first_batch, 0
         return iter(own[first:])

@@ -90,9 +90,16 @@ class Seq2SeqDataModule(pl.LightningDataModule):
         return dict(zip(rows["index"], rows["references"], strict=True))
 
     def train_dataloader(self) -> DataLoader[Any]:
-        loader = self.batches(self.split("train"), self.batch_size, train=True)
-        sampler = loader.sampler
-        assert isinstance(sampler, BucketSampler)
+        rows = self.split("train")
+        rank, num_replicas = self._share()
+        sampler = BucketSampler(
+            _lengths(rows),
+            self.batch_size,
+            self.seed,
+            rank=rank,
+            num_replicas=num_replicas,
+            multiple_of=self.accumulate_grad_batches,
+        )
         if self.trainer is not None:
             # Restored from the checkpoint before the loaders are made: on resuming in the middle of
             # an epoch, its batches that were already trained on are left out.
@@ -100,24 +107,33 @@ class Seq2SeqDataModule(pl.LightningDataModule):
             done = total.processed  # pyright: ignore[reportAttributeAccessIssue]
             epoch, sampler.first_batch = divmod(done, len(sampler))
             sampler.set_epoch(epoch)
-        return loader
+        return self._loader(rows, sampler)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        return self.batches(self.split("validation"), self.eval_batch_size)
+        """Within a trainer of several processes: this one's share."""
+        return self._every_row(self.split("validation"), self.eval_batch_size, *self._share())
 
     def test_dataloader(self) -> DataLoader[Any]:
         return self.batches(self.split("test"), self.eval_batch_size)
 
-    def batches(self, rows: Dataset, batch_size: int, *, train: bool = False) -> DataLoader[Any]:
-        """Batches of tokenized rows; those for training are shared among the ranks."""
+    def batches(self, rows: Dataset, batch_size: int) -> DataLoader[Any]:
+        """Batches of tokenized rows for this process alone, each row once."""
+        return self._every_row(rows, batch_size, rank=0, num_replicas=1)
+
+    def _share(self) -> tuple[int, int]:
+        """(rank, number) of the processes that share the batches: outside a trainer, of one."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _every_row(
+        self, rows: Dataset, batch_size: int, rank: int, num_replicas: int
+    ) -> DataLoader[Any]:
+        lengths = _lengths(rows)
         sampler = BucketSampler(
-            _lengths(rows),
-            batch_size,
-            self.seed,
-            rank=self.trainer.global_rank if self.trainer else 0,
-            num_replicas=self.trainer.world_size if self.trainer and train else 1,
-            multiple_of=self.accumulate_grad_batches if train else 1,
+            lengths, batch_size, self.seed, rank=rank, num_replicas=num_replicas, drop_rest=False
         )
+        return self._loader(rows, sampler)
+
+    def _loader(self, rows: Dataset, sampler: BucketSampler) -> DataLoader[Any]:
         columns = rows.with_format("numpy", columns=["input_ids", "labels", "index"])
         return DataLoader(
             columns,  # pyright: ignore[reportArgumentType]

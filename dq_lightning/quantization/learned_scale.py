@@ -1,15 +1,19 @@
 """The abstract quantizer with a learned scale."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from dq_lightning.quantization.fake_quantizer import FakeQuantizer, Granularity, QuantizedTensor
 from dq_lightning.quantization.functional import for_statistics
 from dq_lightning.quantization.learned_rounding import learned_rounding
+
+Guess = tuple[Tensor, Tensor, Tensor]
+"""Scale, offset, and whether the tensor says anything."""
 
 
 class LearnedScaleQuantizer(FakeQuantizer, ABC):
@@ -17,8 +21,9 @@ class LearnedScaleQuantizer(FakeQuantizer, ABC):
 
     per_tensor: one scale a module. per_row: one a row of a weight, so `bind` must come first.
     A weight's scale starts from the weight, when `bind` gives it. An activation's starts from the
-    first tensor in training mode; before that, evaluation takes each tensor's own first guess and
-    keeps nothing. A tensor of zeros says nothing; a row of zeros takes the mean of the others'.
+    first tensor in training mode (of several processes that train together, from the mean of their
+    first guesses); before that, evaluation takes each tensor's own first guess and keeps nothing. A
+    tensor of zeros says nothing; a row of zeros takes the mean of the others'.
     The buffer `initialized` records the start, so a checkpoint restores all of it.
     The scale's gradient is multiplied by 1 / sqrt(n Q_p), n the number of weights that share it,
     or of features (last dimension) of an activation (LSQ, Esser et al. 2020, section 2.2).
@@ -133,13 +138,17 @@ class LearnedScaleQuantizer(FakeQuantizer, ABC):
 
     def _start(self, values: Tensor) -> bool:
         """Start from these values where that is due and allowed; return whether a start is made."""
-        self._ready = bool(self.initialized) or (self.training and self._start_from(values))
+        self._ready = bool(self.initialized) or (
+            self.training and self._start_from(values, _mean_of_processes)
+        )
         return self._ready
 
     @torch.no_grad()
-    def _start_from(self, values: Tensor) -> bool:
+    def _start_from(self, values: Tensor, agree: Callable[..., Guess] | None = None) -> bool:
         scale, offset = self.first_guess(values)
         usable = scale > torch.finfo(scale.dtype).tiny
+        if agree is not None:
+            scale, offset, usable = agree(scale, offset, usable)
         if not bool(usable.any()):
             return False  # all zero: the next tensor may say more
         self.scale.copy_(torch.where(usable, scale, scale[usable].mean()))
@@ -152,3 +161,13 @@ class LearnedScaleQuantizer(FakeQuantizer, ABC):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self._ready = False
+
+
+def _mean_of_processes(scale: Tensor, offset: Tensor, usable: Tensor) -> Guess:
+    """One guess for the processes that train together, each of which saw other tensors."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return scale, offset, usable
+    sums = torch.stack([scale * usable, offset * usable, usable.to(scale.dtype)])
+    distributed.all_reduce(sums)
+    means = sums[:2] / sums[2].clamp(min=1)
+    return means[0], means[1], sums[2] > 0

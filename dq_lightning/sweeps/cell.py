@@ -9,11 +9,11 @@ from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
-from pytorch_lightning.utilities import rank_zero_only
 
 from dq_lightning.artifacts.artifact import Artifact
 from dq_lightning.choices import cell_columns, cell_id
 from dq_lightning.sweeps.outcome import finished_metric, state
+from dq_lightning.training.ranks import is_first_rank
 
 
 def cell_name(cfg: DictConfig) -> str:
@@ -31,7 +31,7 @@ def cell_folder(cfg: DictConfig) -> Path:
     return Path(cfg.paths.runs).resolve() / "cells" / f"{name}_{cell_id(cfg)}"
 
 
-def run_job(cfg: DictConfig) -> float:
+def run_job(cfg: DictConfig) -> float | None:
     """What Hydra starts: a single run, or a cell of a sweep under another launcher than ours."""
     from dq_lightning.run import run
 
@@ -43,7 +43,7 @@ def run_job(cfg: DictConfig) -> float:
     return run_cell(cfg)
 
 
-def run_cell(cfg: DictConfig) -> float:
+def run_cell(cfg: DictConfig) -> float | None:
     """Run the cell that `cfg` describes, or what is left of it; its primary test metric.
 
     A finished cell returns at once (but for sweep.rerun), an interrupted one goes on from its last
@@ -52,7 +52,7 @@ def run_cell(cfg: DictConfig) -> float:
     from dq_lightning.run import run
 
     artifact = Artifact(cfg.paths.output_dir)
-    if rank_zero_only.rank:  # rank 0 has prepared the folder and holds the lock
+    if not is_first_rank():  # rank 0 has prepared the folder and holds the lock
         return run(_from_last_checkpoint(cfg, artifact))
     with _alone(artifact.run_dir):
         metric = finished_metric(artifact.run_dir)

@@ -36,7 +36,7 @@ def log_sweep(project: str, sweep_dir: Path, rows: Sequence[Row]) -> None:
         mode=mode,
         settings=wandb.Settings(silent=True),
     )
-    names = columns(rows)
+    names: list[Any] = columns(rows)  # a list of keys, in W&B's own type
     table = wandb.Table(columns=names, data=[[row.get(column) for column in names] for row in rows])
     pictures = {figure: sweep_dir / f"{figure}.png" for figure in _FIGURES}
     found = {key: wandb.Image(str(file)) for key, file in pictures.items() if file.is_file()}

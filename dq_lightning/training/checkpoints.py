@@ -9,7 +9,10 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.strategies import FSDPStrategy
 from pytorch_lightning.trainer.states import TrainerFn
+
+_STEPS_TO_ASK = 16
 
 
 class BestAndLast(ModelCheckpoint):
@@ -52,7 +55,12 @@ class BestAndLast(ModelCheckpoint):
     ) -> None:
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         whole_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if whole_step and time.monotonic() - self._saved > 60.0 * self.minutes:
+        due = time.monotonic() - self._saved > 60.0 * self.minutes
+        if trainer.world_size > 1 and whole_step:
+            # all ranks save together, and their clocks differ; asking costs them a wait
+            asks = trainer.global_step % _STEPS_TO_ASK == 0
+            due = asks and trainer.strategy.reduce_boolean_decision(due, all=False)
+        if whole_step and due:
             self._save_last(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -96,6 +104,25 @@ def load_best(
     checkpoint = torch.load(path, map_location="cpu", weights_only=False)
     module.load_state_dict(checkpoint["state_dict"])
     return path
+
+
+def is_sharded(trainer: pl.Trainer) -> bool:
+    """Whether the trained weights are spread over the ranks, and whole in checkpoints alone."""
+    return isinstance(trainer.strategy, FSDPStrategy)
+
+
+def whole_student(student: torch.nn.Module, trainer: pl.Trainer) -> Any:
+    """`student`, built anew, with the weights of the best validation, or of the last step.
+
+    Differs from `load_best`: weights of a last step that no validation saw are not validated.
+    """
+    callback = trainer.checkpoint_callback
+    assert isinstance(callback, BestAndLast)
+    path = callback.best_model_path or callback.folder / "last.ckpt"
+    weights = torch.load(path, map_location="cpu", weights_only=False)["state_dict"]
+    own = {n.removeprefix("student."): w for n, w in weights.items() if n.startswith("student.")}
+    student.load_state_dict(own)
+    return student
 
 
 def round_weights(module: torch.nn.Module, dtype: torch.dtype) -> None:

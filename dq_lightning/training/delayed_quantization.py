@@ -38,6 +38,10 @@ class DelayedQuantization(QuantizationSchedule):
         learned = [q for q in self.quantizers if isinstance(q, LearnedScaleQuantizer)]
         return any(not bool(quantizer.initialized) for quantizer in learned)
 
+    @property
+    def rests_parameters(self) -> bool:
+        return any(True for quantizer in self.quantizers for _ in quantizer.parameters())
+
     def enter(self, stage: int) -> None:
         for quantizer in self.quantizers:
             quantizer.enabled = stage == 1

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
-from pytorch_lightning.utilities import rank_zero_only
+
+_ID_FILE = "wandb_run_id.txt"
 
 
 def csv_logger(save_dir: str) -> CSVLogger:
@@ -18,27 +19,44 @@ def csv_logger(save_dir: str) -> CSVLogger:
     return CSVLogger(save_dir, name="", version=str(max(taken, default=-1) + 1))
 
 
-def wandb_logger(project: str, save_dir: str, name: str, group: str | None) -> WandbLogger:
+def wandb_logger(
+    project: str,
+    save_dir: str,
+    name: str,
+    group: str | None,
+    cell: str | None = None,
+    resumed: bool = False,
+) -> WandbLogger:
     """A W&B run named after its cell; the runs of one sweep share a group.
+
+    cell: its id in a sweep, which is the W&B run's; None: W&B draws one, and a `resumed` run goes
+    on with that of its folder. A W&B agent names its runs itself. A run that goes on logs the steps
+    since its last checkpoint once more: two rows of the same step, not an error (W&B counts rows by
+    itself, and draws them over trainer/global_step). Offline each start has a folder of its own,
+    which `wandb sync` puts together by the id, in order of time.
 
     The run opens here, not at the first logged value: whatever fails later is seen in W&B too.
     """
     import wandb  # slow to import, and not every run logs there
 
     mode: Any = os.environ.get("WANDB_MODE") or ("online" if has_wandb_key() else "offline")
-    run = None
-    if (
-        getattr(rank_zero_only, "rank", 0) == 0
-    ):  # other ranks log nothing and must not open runs of their own
-        run = wandb.init(
-            project=project,
-            dir=save_dir,
-            name=name,
-            group=group,
-            tags=name.split(),
-            mode=mode,
-            settings=wandb.Settings(silent=True),
-        )
+    by_agent = "WANDB_RUN_ID" in os.environ or "WANDB_SWEEP_ID" in os.environ
+    stored = Path(save_dir) / _ID_FILE
+    own = cell or (stored.read_text().strip() if resumed and stored.is_file() else None)
+    run = wandb.init(
+        project=project,
+        dir=save_dir,
+        id=None if by_agent else own,
+        resume="allow",
+        name=name,
+        group=group,
+        tags=name.split(),
+        mode=mode,
+        settings=wandb.Settings(silent=True),
+    )
+    run.define_metric("trainer/global_step")
+    run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+    stored.write_text(f"{run.id}\n")
     return WandbLogger(project=project, save_dir=save_dir, name=name, experiment=run)
 
 
@@ -54,6 +72,8 @@ def log_results(
         for group in ("teacher", "student", "drop", "bytes", "generation_seconds")
         for name, value in metrics[group].items()
     }
+    for name, seconds in metrics["generation_seconds"].items():
+        numbers[f"items_per_second/{name}"] = metrics["timed_items"] / seconds
     columns = ["source", "references", "student", "teacher"]
     rows = [[str(row[column]) for column in columns] for row in predictions[:samples]]
     for logger in loggers:
@@ -78,13 +98,28 @@ def wandb_finished() -> Generator[None, None, None]:
     """Ends an open W&B run with the right exit code, also when the block raises."""
     try:
         yield
-    except BaseException:
-        _finish(exit_code=1)
+    except BaseException as error:
+        finish_wandb(error)
         raise
-    _finish(exit_code=0)
+    finish_wandb()
 
 
-def _finish(exit_code: int) -> None:
+def finish_wandb(error: BaseException | None = None) -> None:
+    """End the open W&B run, if there is one, with the exit code of a process that `error` ends."""
     wandb = sys.modules.get("wandb")  # never imported by a run that does not use it
     if wandb is not None and wandb.run is not None:
-        wandb.finish(exit_code=exit_code)
+        wandb.finish(exit_code=exit_code(error))
+
+
+def exit_code(error: BaseException | None) -> int:
+    """0 without an error, 130 for Ctrl-C (which Lightning makes a SystemExit), else its own or 1.
+
+    >>> [exit_code(e) for e in (None, SystemExit(143), KeyboardInterrupt(), OSError())]
+    [0, 143, 130, 1]
+    """
+    if error is None:
+        return 0
+    if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
+        return 130
+    code = error.code if isinstance(error, SystemExit) else 1
+    return code if isinstance(code, int) and code else 1

@@ -6,6 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
@@ -84,13 +85,27 @@ class DistillationModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         references = self.trainer.datamodule.references("validation")  # pyright: ignore
+        texts = self._texts_of_all_ranks()
         scores = self.metric.compute(
-            list(self.predictions.values()), [references[index] for index in self.predictions]
+            [texts[index] for index in sorted(texts)],
+            [references[index] for index in sorted(texts)],
         )
         self.log_dict({f"validation/{name}": value for name, value in scores.items()})
 
+    def _texts_of_all_ranks(self) -> dict[int, str]:
+        """By row. Each rank generated for its share, and each scores all of them."""
+        if self.trainer.world_size == 1:
+            return self.predictions
+        shares: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(shares, self.predictions)
+        return {row: text for share in shares for row, text in share.items()}
+
+    def setup(self, stage: str) -> None:
+        # before FSDP flattens the weights, whose shapes say which group is theirs
+        self.groups = parameter_groups(self, self.scale_lr)
+
     def configure_optimizers(self) -> Any:
-        optimizer = self.make_optimizer(parameter_groups(self, self.scale_lr))
+        optimizer = self.make_optimizer(self.groups)
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = {"scheduler": self.make_schedule(optimizer, steps), "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": schedule}
@@ -103,7 +118,10 @@ class DistillationModule(pl.LightningModule):
     ) -> None:
         # The trainer refuses to clip for fused optimizers under every mixed precision, because
         # they unscale gradients themselves; in bfloat16 nothing is scaled.
-        if self.trainer.precision == "bf16-mixed" and gradient_clip_algorithm in (None, "norm"):
+        sharded = self.trainer.strategy.model
+        if isinstance(sharded, FullyShardedDataParallel):  # each rank holds a part of each gradient
+            sharded.clip_grad_norm_(gradient_clip_val or float("inf"))
+        elif self.trainer.precision == "bf16-mixed" and gradient_clip_algorithm in (None, "norm"):
             nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or float("inf"))
         else:
             super().configure_gradient_clipping(

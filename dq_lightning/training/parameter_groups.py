@@ -10,6 +10,12 @@ from dq_lightning.quantization.fake_quantizer import FakeQuantizer
 _SCALES = "scales"
 
 
+def has_learned_scales(model: nn.Module) -> bool:
+    """Whether some fake quantizer has Parameters of its own."""
+    quantizers = (module for module in model.modules() if isinstance(module, FakeQuantizer))
+    return any(True for quantizer in quantizers for _ in quantizer.parameters())
+
+
 def parameter_groups(model: nn.Module, scale_lr: float | None = None) -> list[dict[str, Any]]:
     """Matrices; biases and norms (one dimension), without weight decay; learned scales, likewise.
 

@@ -22,13 +22,15 @@ def progress_callback() -> ProgressBar:
 def quiet_libraries() -> None:
     """Silence what tells a user nothing: trainer hints, bars of savers, bars in log files."""
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
-    logging.getLogger("absl").setLevel(logging.WARNING)
+    for name in ("absl", "lightning_fabric.utilities.distributed"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     transformers_logging.disable_progress_bar()
     warnings.filterwarnings("ignore", r".*exists and is not empty.*")
     warnings.filterwarnings("ignore", r".*your dataloader is not resumable.*")  # ours goes on
     warnings.filterwarnings("ignore", r".*does not have many workers.*")
     warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\).*")
     warnings.filterwarnings("ignore", r".*is smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", r".*recommended to use .*sync_dist=True.*")  # equal anyway
     if not sys.stdout.isatty():
         datasets.disable_progress_bars()
 

@@ -1,22 +1,20 @@
 """progress.json: how far a run is, for those who watch it from outside."""
 
 import time
+from collections.abc import Callable
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-
-from dq_lightning.artifacts.artifact import Artifact
 
 _SECONDS = 1.0
 
 
 class ProgressFile(pl.Callback):
-    """Writes step, steps and the last validation into the run directory, once a second at most."""
+    """Gives stage, step, steps and the last validation to `write`, once a second at most."""
 
-    def __init__(self, run_dir: Path) -> None:
-        self.artifact = Artifact(run_dir)
+    def __init__(self, write: Callable[[dict[str, Any]], object]) -> None:
+        self.write = write
         self.written = float("-inf")
         self.validation: dict[str, float] = {}
 
@@ -56,4 +54,4 @@ class ProgressFile(pl.Callback):
             "validation": self.validation,
             "updated": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
-        self.artifact.write_json("progress.json", content)
+        self.write(content)

@@ -52,6 +52,11 @@ class QuantizationSchedule(pl.Callback, ABC):
         """Whether learned scales get their first value from a batch after training began."""
         return False
 
+    @property
+    def rests_parameters(self) -> bool:
+        """Whether some stage trains without parameters that another trains."""
+        return False
+
     @abstractmethod
     def enter(self, stage: int) -> None:
         """Give the student the quantizers of `stage`: 0 is the first, len(fractions) the last."""

@@ -68,6 +68,30 @@ def test_processes_share_an_epoch_in_equal_parts(rows, batch_size, num_replicas)
         assert len(set(batches)) == len(batches)
 
 
+@given(lengths, sizes, st.integers(2, 4))
+def test_an_evaluation_has_every_row_in_one_share(rows, batch_size, num_replicas):
+    shares = [
+        list(BucketSampler(rows, batch_size, 3, rank=r, num_replicas=num_replicas, drop_rest=False))
+        for r in range(num_replicas)
+    ]
+    alone = list(BucketSampler(rows, batch_size, 3, drop_rest=False))
+    assert {tuple(batch) for share in shares for batch in share} == set(map(tuple, alone))
+    assert len({len(share) for share in shares}) == 1  # sharded weights are gathered batch by batch
+    assert sum(map(len, shares)) < len(alone) + num_replicas
+
+
+@given(lengths, sizes, st.integers(2, 4))
+def test_processes_do_what_one_accumulates(rows, batch_size, num_replicas):
+    """Their k-th batches are the k-th accumulated step of one process."""
+    shares = [
+        epoch_of(rows, batch_size, 1, rank=rank, num_replicas=num_replicas)
+        for rank in range(num_replicas)
+    ]
+    alone = epoch_of(rows, batch_size, 1, multiple_of=num_replicas)
+    if len(alone) >= num_replicas:
+        assert [batch for step in zip(*shares, strict=True) for batch in step] == alone
+
+
 def padding(rows, batch_size):
     """The share of padded positions, source and target together, in one epoch."""
     batches = epoch_of(rows, batch_size, 0)

@@ -52,11 +52,34 @@ def test_offline_unless_a_key_is_there(monkeypatch, tmp_path, key, mode, offline
     if mode:
         monkeypatch.setenv("WANDB_MODE", mode)
     made = {}
-    monkeypatch.setattr("wandb.init", lambda **settings: made.update(settings))
-    wandb_logger("dq_lightning", str(tmp_path), "2-2-8 6-3", "sweep")
+    run = SimpleNamespace(id="drawn", define_metric=lambda *name, **how: None)
+    monkeypatch.setattr("wandb.init", lambda **settings: made.update(settings) or run)
+    wandb_logger("dq_lightning", str(tmp_path), "2-2-8 6-3", "sweep", None, False)
     assert made["mode"] == ("offline" if offline else "online")
     assert (made["name"], made["group"]) == ("2-2-8 6-3", "sweep")
     assert made["tags"] == ["2-2-8", "6-3"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "resumed", "environment", "expected"),
+    [
+        ("0a1b", False, {}, "0a1b"),
+        (None, False, {}, None),  # W&B draws one, and a run from the start takes no old one
+        (None, True, {}, "old"),
+        ("0a1b", True, {}, "0a1b"),
+        ("0a1b", False, {"WANDB_RUN_ID": "agent", "WANDB_SWEEP_ID": "s"}, None),  # W&B reads it
+    ],
+)
+def test_the_id_of_a_run(monkeypatch, tmp_path, cell, resumed, environment, expected):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "wandb_run_id.txt").write_text("old\n")
+    made = {}
+    run = SimpleNamespace(id="new", define_metric=lambda *name, **how: None)
+    monkeypatch.setattr("wandb.init", lambda **settings: made.update(settings) or run)
+    wandb_logger("dq_lightning", str(tmp_path), "2-2-8 6-3", "sweep", cell, resumed)
+    assert (made["id"], made["resume"]) == (expected, "allow")
+    assert (tmp_path / "wandb_run_id.txt").read_text() == "new\n"
 
 
 @pytest.mark.parametrize(
@@ -93,11 +116,24 @@ def test_a_good_run_ends_with_0(finished):
     assert finished.codes == [0]
 
 
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
-def test_a_run_that_raises_ends_with_1_and_raises_on(finished, error):
-    with pytest.raises(error), wandb_finished():
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(ValueError(), 1), (SystemExit(), 1), (SystemExit(143), 143), (KeyboardInterrupt(), 130)],
+    ids=repr,
+)
+def test_a_run_that_raises_ends_with_its_code_and_raises_on(finished, error, code):
+    with pytest.raises(type(error)), wandb_finished():
         raise error
-    assert finished.codes == [1]
+    assert finished.codes == [code]
+
+
+def test_a_ctrl_c_that_lightning_turned_into_an_exit_is_one_still(finished):
+    with pytest.raises(SystemExit), wandb_finished():
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise SystemExit(1)  # noqa: B904
+    assert finished.codes == [130]
 
 
 def test_nothing_is_finished_where_nothing_was_started(finished, monkeypatch):
@@ -115,15 +151,16 @@ def test_results_go_to_every_logger():
     logged = []
     logger = SimpleNamespace(log_metrics=logged.append, save=lambda: None)
     groups = ("teacher", "student", "drop", "bytes", "generation_seconds")
-    metrics = {group: {"x": float(n)} for n, group in enumerate(groups)}
+    metrics = {group: {"x": float(n)} for n, group in enumerate(groups)} | {"timed_items": 32}
     predictions = [{"source": "a", "references": ["b"], "student": "c", "teacher": None}] * 3
     log_results([logger, logger], metrics, predictions, samples=2)
-    assert logged == [{f"{group}/x": float(n) for n, group in enumerate(groups)}] * 2
+    numbers = {f"{group}/x": float(n) for n, group in enumerate(groups)}
+    assert logged == [numbers | {"items_per_second/x": 8.0}] * 2
 
 
 def test_a_real_offline_run_is_closed_when_the_run_raises(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
-    logger = wandb_logger("dq_lightning", str(tmp_path), "2-2-8 6-3", None)
+    logger = wandb_logger("dq_lightning", str(tmp_path), "2-2-8 6-3", None, None, False)
     with pytest.raises(ValueError, match="broken"), wandb_finished():
         logger.log_metrics({"train/loss": 1.0}, step=1)
         assert sys.modules["wandb"].run is not None
