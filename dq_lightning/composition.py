@@ -43,6 +43,7 @@ from dq_lightning.quantization.prepare import prepare
 from dq_lightning.quantization.recipe import Bits, QuantizationRecipe
 from dq_lightning.training.checkpoints import BestAndLast
 from dq_lightning.training.module import DistillationModule, default_device
+from dq_lightning.training.parameter_groups import depth_scaled
 from dq_lightning.training.progress import ValidationLines
 from dq_lightning.training.quantization_schedule import QuantizationSchedule
 from dq_lightning.training.schedule import validation_interval
@@ -233,8 +234,7 @@ def build_training(
         logger=build_loggers(cfg),
         default_root_dir=str(checkpoints.parent),
     )
-    optimizer = plain(cfg.optimizer)
-    scale_lr = optimizer.pop("scale_lr", None)  # of a parameter group, no argument of the optimizer
+    optimizer, rates = split_rates(plain(cfg.optimizer), parts)
     module = DistillationModule(
         parts.student,
         parts.teacher,
@@ -243,9 +243,23 @@ def build_training(
         parts.generator,
         build(optimizer),
         build(cfg.scheduler),
-        scale_lr,
+        **rates,
     )
     return trainer, module
+
+
+def split_rates(
+    optimizer: dict[str, Any], parts: Parts
+) -> tuple[dict[str, Any], dict[str, float | None]]:
+    """The optimizer's own arguments, lr for the student's depth, and the rates of its groups."""
+    scale_lr, factor = optimizer.pop("scale_lr", None), optimizer.pop("embedding_factor", 1.0)
+    exponent = optimizer.pop("depth_exponent", 0.0)
+    embedding_lr = None if factor == 1.0 else optimizer["lr"] * factor
+    if parts.teacher:
+        models = parts.teacher.model, parts.student
+        teacher, student = (sum(parts.family.num_layers(model.config)) for model in models)
+        optimizer["lr"] = depth_scaled(optimizer["lr"], teacher, student, exponent)
+    return optimizer, {"scale_lr": scale_lr, "embedding_lr": embedding_lr}
 
 
 def build_loggers(cfg: DictConfig) -> list[Logger]:

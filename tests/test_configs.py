@@ -35,7 +35,7 @@ AT_RUN_TIME = {
 }
 """Arguments that code gives, by the name of the config node (or the one above it)."""
 
-FOR_CODE = {"optimizer": {"scale_lr"}}
+FOR_CODE = {"optimizer": {"scale_lr", "depth_exponent", "embedding_factor"}}
 """Keys that code reads itself, by the name of the config node."""
 
 

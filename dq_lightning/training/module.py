@@ -23,9 +23,10 @@ class DistillationModule(pl.LightningModule):
     """Trains `student` against `teacher` (or the labels alone, without one).
 
     make_optimizer: parameter groups -> optimizer. make_schedule: (optimizer, number of optimizer
-    steps) -> learning-rate schedule, stepped after every optimizer step. scale_lr: learning rate of
-    the quantizers' learned scales; None: that of the weights. Trained and saved in checkpoints are
-    the student and the objective's own parameters, never the teacher.
+    steps) -> learning-rate schedule, stepped after every optimizer step. scale_lr,
+    embedding_lr: learning rates of the quantizers' learned scales and of the vocabulary matrix;
+    None: that of the other weights. Trained and saved in checkpoints are the student and the
+    objective's own parameters, never the teacher.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class DistillationModule(pl.LightningModule):
         make_optimizer: Callable[[list[dict[str, Any]]], Optimizer],
         make_schedule: Callable[[Optimizer, int], Any],
         scale_lr: float | None = None,
+        embedding_lr: float | None = None,
     ) -> None:
         super().__init__()
         self.student = student
@@ -48,6 +50,7 @@ class DistillationModule(pl.LightningModule):
         self.make_optimizer = make_optimizer
         self.make_schedule = make_schedule
         self.scale_lr = scale_lr
+        self.embedding_lr = embedding_lr
         self.predictions: dict[int, str] = {}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -90,7 +93,11 @@ class DistillationModule(pl.LightningModule):
         self.log_dict({f"validation/{name}": value for name, value in scores.items()})
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.make_optimizer(parameter_groups(self, self.scale_lr))
+        ends = self.student.get_input_embeddings(), self.student.get_output_embeddings()
+        embeddings = [end.weight for end in ends if end is not None]  # pyright: ignore
+        optimizer = self.make_optimizer(
+            parameter_groups(self, self.scale_lr, embeddings, self.embedding_lr)  # pyright: ignore
+        )
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = {"scheduler": self.make_schedule(optimizer, steps), "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": schedule}
