@@ -7,6 +7,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from dq_lightning.data.pseudo_labels import TARGETS
 
+_NUMBERS_FROM_0 = tuple(
+    f"optimizer.{name}"
+    for name in ("lr", "weight_decay", "scale_lr", "embedding_factor", "depth_exponent")
+)
 _SAVE_DTYPES = ("float32", "float16", "bfloat16")
 _COUNTS = (
     "validations",
@@ -47,7 +51,7 @@ def check_config(cfg: DictConfig) -> None:
             raise ValueError(f"{key}={value} is no whole number from 1; write one, as {key}=8.")
     if not _is_whole(cfg.seed, at_least=0):
         raise ValueError(f"seed={cfg.seed} is no whole number from 0; write one, such as seed=28.")
-    for key in ("optimizer.lr", "optimizer.weight_decay", "optimizer.scale_lr"):
+    for key in _NUMBERS_FROM_0:
         value = OmegaConf.select(cfg, key, default=0.0)
         if value is None and key == "optimizer.scale_lr":
             continue  # as lr

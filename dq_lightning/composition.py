@@ -1,26 +1,18 @@
 """Config -> objects, in the order of the data's flow."""
 
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.loggers import Logger
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from dq_lightning.artifacts.artifact import Artifact
 from dq_lightning.artifacts.finished import finished_run, model_folder
 from dq_lightning.artifacts.student_folder import load_quantizers
 from dq_lightning.checks import check_lengths
 from dq_lightning.choices import (
     build,
     build_recipe,
-    cell_columns,
-    cell_id,
     chosen_layers,
     chosen_narrowing,
     plain,
@@ -29,7 +21,6 @@ from dq_lightning.data.datamodule import Seq2SeqDataModule
 from dq_lightning.data.languages import language_settings, set_languages
 from dq_lightning.data.source import SPLITS, DataSource
 from dq_lightning.data.tokenization import TokenizationConfig
-from dq_lightning.devices import num_processes
 from dq_lightning.distillation.loss import ATTENTIONS, Widths
 from dq_lightning.distillation.objective import Objective
 from dq_lightning.evaluation.generation import TextGenerator
@@ -42,15 +33,8 @@ from dq_lightning.models.student import student_from_scratch, student_from_teach
 from dq_lightning.models.teacher import Teacher, load_config, load_teacher, resolve_path
 from dq_lightning.quantization.prepare import prepare
 from dq_lightning.quantization.recipe import Bits, QuantizationRecipe
-from dq_lightning.training.checkpoints import BestAndLast
-from dq_lightning.training.module import DistillationModule, default_device
-from dq_lightning.training.parameter_groups import has_learned_scales
-from dq_lightning.training.progress import ValidationLines
-from dq_lightning.training.progress_file import ProgressFile
+from dq_lightning.training.module import default_device
 from dq_lightning.training.quantization_schedule import QuantizationSchedule
-from dq_lightning.training.ranks import cluster
-from dq_lightning.training.schedule import validation_interval
-from dq_lightning.training.termination import ExitsAtOnce
 
 
 @dataclass(frozen=True)
@@ -208,86 +192,3 @@ def generation_settings(cfg: DictConfig, tokenizer: PreTrainedTokenizerBase) -> 
     chosen: dict[str, Any] = plain(cfg.data.generation)
     given = {key: value for key, value in chosen.items() if value is not None}
     return {**language_settings(tokenizer), **given}
-
-
-def build_training(
-    cfg: DictConfig,
-    parts: Parts,
-    checkpoints: Path,
-    teacher: dict[str, float],
-    logs: bool = True,
-) -> tuple[pl.Trainer, DistillationModule]:
-    """The trainer and the module; `teacher`: its validation scores, shown beside the student's.
-
-    logs: False for a process that leaves the logging to another.
-    """
-    accumulate = cfg.trainer.accumulate_grad_batches
-    batches = accumulate * num_processes(cfg.trainer)  # of one step
-    steps = cfg.steps or cfg.epochs * max(1, len(parts.data.train_dataloader()) // batches)
-    monitor = f"validation/{parts.metric.primary}"
-    schedule = parts.quant_schedule
-    after = schedule.starts(steps)[-1] if schedule else 0
-    best = BestAndLast(checkpoints, monitor, parts.metric.higher_is_better, after=after)
-    callbacks: list[Callback] = [build(node) for node in cfg.callbacks.values()]
-    _check_scales(cfg, parts)
-    callbacks += [build(cfg.averaging)] if cfg.averaging else []
-    callbacks += [schedule] if schedule else []
-    callbacks += [ProgressFile(partial(Artifact(checkpoints.parent).write_json, "progress.json"))]
-    trainer = build(
-        cfg.trainer,
-        max_steps=steps,
-        max_epochs=-1,
-        val_check_interval=validation_interval(steps, cfg.validations) * accumulate,
-        check_val_every_n_epoch=None,
-        callbacks=[*callbacks, ExitsAtOnce(), ValidationLines(teacher), best],
-        logger=build_loggers(cfg) if logs else False,
-        plugins=cluster(),
-        default_root_dir=str(checkpoints.parent),
-    )
-    optimizer = plain(cfg.optimizer)
-    scale_lr = optimizer.pop("scale_lr", None)  # of a parameter group, no argument of the optimizer
-    module = DistillationModule(
-        parts.student,
-        parts.teacher,
-        parts.objective,
-        parts.metric,
-        parts.generator,
-        build(optimizer),
-        build(cfg.scheduler),
-        scale_lr,
-    )
-    return trainer, module
-
-
-def _check_scales(cfg: DictConfig, parts: Parts) -> None:
-    """Raise a ValueError for learned scales where they cannot be trained as configured."""
-    schedule = parts.quant_schedule
-    if cfg.averaging and schedule and schedule.starts_scales_late:
-        raise ValueError(
-            "quant_schedule=delayed starts the learned scales of activations late, and an average "
-            "of weights would hold what they were before; write averaging=none."
-        )
-    if schedule and schedule.rests_parameters and cfg.trainer.strategy == "ddp":
-        raise ValueError(
-            "quant_schedule=delayed leaves learned scales without a gradient at first, which "
-            "trainer.strategy=ddp does not allow; write "
-            "trainer.strategy=ddp_find_unused_parameters_true."
-        )
-    if str(cfg.trainer.strategy).startswith("fsdp") and has_learned_scales(parts.student):
-        raise ValueError(
-            "trainer.strategy=fsdp spreads weights over the devices and has no place for scales "
-            "that quantizers learn; write trainer=ddp."
-        )
-
-
-def build_loggers(cfg: DictConfig) -> list[Logger]:
-    """The configured loggers, told the whole config; W&B runs of one sweep share a group."""
-    cell = cell_id(cfg) if cfg.sweep.name else None
-    wandb = partial(build, name=cell_columns(cfg)["name"], group=cfg.sweep.name)
-    wandb = partial(wandb, cell=cell, resumed=cfg.ckpt is not None)
-    loggers: list[Logger] = [
-        (wandb if name == "wandb" else build)(node) for name, node in cfg.logger.items()
-    ]
-    for logger in loggers:
-        logger.log_hyperparams(plain(cfg))
-    return loggers

@@ -20,7 +20,7 @@ from dq_lightning.benchmarks.generation_time import generation_seconds
 from dq_lightning.benchmarks.size import as_evaluated_bytes, nominal_bytes, packed_bytes
 from dq_lightning.checks import check_config
 from dq_lightning.choices import build, cell_columns, plain
-from dq_lightning.composition import Parts, build_parts, build_training
+from dq_lightning.composition import Parts, build_parts
 from dq_lightning.data.pseudo_labels import distinct
 from dq_lightning.devices import other_ranks, trains_on_several
 from dq_lightning.evaluation.evaluate import Evaluation, cached_evaluation, evaluate
@@ -39,6 +39,7 @@ from dq_lightning.training.loggers import log_results, wandb_finished
 from dq_lightning.training.progress import describe, quiet_libraries
 from dq_lightning.training.ranks import Ranks, as_rank, is_first_rank, say_ready
 from dq_lightning.training.termination import exits_on_sigterm
+from dq_lightning.training_composition import build_training
 
 _EVALUATION_FORMAT = 1  # raise when metrics or generation change: cached scores are then left alone
 

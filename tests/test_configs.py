@@ -35,7 +35,7 @@ AT_RUN_TIME = {
 }
 """Arguments that code gives, by the name of the config node (or the one above it)."""
 
-FOR_CODE = {"optimizer": {"scale_lr"}}
+FOR_CODE = {"optimizer": {"scale_lr", "depth_exponent", "embedding_factor"}}
 """Keys that code reads itself, by the name of the config node."""
 
 
@@ -52,6 +52,8 @@ def commands() -> list[list[str]]:
     for group in sorted(folder.name for folder in CONF.iterdir() if folder.is_dir()):
         for option in options(group):
             choice = f"{group}={option}"
+            if group == "hydra" and "/" in option:  # a group below it, such as hydra/launcher
+                choice = "hydra/{}={}".format(*option.split("/"))
             overrides = MOUNTS.get(group, [f"{'+' * (group == 'sweep')}{choice}"])
             for site in ("weight", "attention") if group == "quantizer" else ("",):
                 found.append(

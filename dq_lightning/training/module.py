@@ -24,9 +24,10 @@ class DistillationModule(pl.LightningModule):
     """Trains `student` against `teacher` (or the labels alone, without one).
 
     make_optimizer: parameter groups -> optimizer. make_schedule: (optimizer, number of optimizer
-    steps) -> learning-rate schedule, stepped after every optimizer step. scale_lr: learning rate of
-    the quantizers' learned scales; None: that of the weights. Trained and saved in checkpoints are
-    the student and the objective's own parameters, never the teacher.
+    steps) -> learning-rate schedule, stepped after every optimizer step. scale_lr,
+    embedding_lr: learning rates of the quantizers' learned scales and of the vocabulary matrix;
+    None: that of the other weights. Trained and saved in checkpoints are the student and the
+    objective's own parameters, never the teacher.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class DistillationModule(pl.LightningModule):
         make_optimizer: Callable[[list[dict[str, Any]]], Optimizer],
         make_schedule: Callable[[Optimizer, int], Any],
         scale_lr: float | None = None,
+        embedding_lr: float | None = None,
     ) -> None:
         super().__init__()
         self.student = student
@@ -49,6 +51,7 @@ class DistillationModule(pl.LightningModule):
         self.make_optimizer = make_optimizer
         self.make_schedule = make_schedule
         self.scale_lr = scale_lr
+        self.embedding_lr = embedding_lr
         self.predictions: dict[int, str] = {}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -102,7 +105,9 @@ class DistillationModule(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         # before FSDP flattens the weights, whose shapes say which group is theirs
-        self.groups = parameter_groups(self, self.scale_lr)
+        ends = self.student.get_input_embeddings(), self.student.get_output_embeddings()
+        embeddings: list[Any] = [end.weight for end in ends if end is not None]
+        self.groups = parameter_groups(self, self.scale_lr, embeddings, self.embedding_lr)
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(self.groups)

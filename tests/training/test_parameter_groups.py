@@ -12,7 +12,11 @@ from dq_lightning.quantization.lsq import LsqQuantizer
 from dq_lightning.quantization.lsq_plus import LsqPlusQuantizer
 from dq_lightning.quantization.prepare import prepare
 from dq_lightning.quantization.recipe import QuantizationRecipe
-from dq_lightning.training.parameter_groups import learning_rates, parameter_groups
+from dq_lightning.training.parameter_groups import (
+    depth_scaled,
+    learning_rates,
+    parameter_groups,
+)
 from dq_lightning.training.schedule import warmup_schedule
 
 
@@ -25,6 +29,26 @@ def test_matrices_decay_and_vectors_do_not(make_module):
     assert kept["weight_decay"] == 0.0
     grouped = [id(p) for p in (*decayed["params"], *kept["params"])]
     assert sorted(grouped) == sorted(id(p) for p in student.parameters())
+
+
+def test_the_vocabulary_has_a_group_where_it_has_a_rate(make_module):
+    student = make_module(quantized=True).student
+    embedding = student.get_input_embeddings().weight
+    decayed, kept, own = parameter_groups(student, None, [embedding, embedding], 0.3)
+    assert [id(p) for p in own["params"]] == [id(embedding)]
+    assert own["lr"] == 0.3 and "weight_decay" not in own
+    grouped = [id(p) for p in (*decayed["params"], *kept["params"], *own["params"])]
+    assert sorted(grouped) == sorted(id(p) for p in student.parameters())
+    assert len(parameter_groups(student, None, [embedding])) == 2
+    optimizer = torch.optim.AdamW(parameter_groups(student, None, [embedding], 0.3), lr=0.1)
+    assert learning_rates(optimizer.param_groups) == {"lr": 0.1, "embedding_lr": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("student", "exponent", "factor"), [(12, 0.5, 1), (3, 0.5, 2), (3, 0, 1), (48, 0.5, 0.5)]
+)
+def test_a_shallower_student_has_a_higher_rate(student, exponent, factor):
+    assert depth_scaled(0.1, 12, student, exponent) == pytest.approx(0.1 * factor, rel=1e-12)
 
 
 def test_frozen_weights_are_left_out(make_module):
