@@ -88,7 +88,7 @@ def _check_scales(cfg: DictConfig, parts: Parts) -> None:
     if str(cfg.trainer.strategy).startswith("fsdp") and has_learned_scales(parts.student):
         raise ValueError(
             "trainer.strategy=fsdp spreads weights over the devices and has no place for scales "
-            "that quantizers learn; write trainer=ddp, or quant=dq_bart, which learns none."
+            "that quantizers learn; write trainer=ddp, or quant=ternary, which learns none."
         )
 
 

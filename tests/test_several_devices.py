@@ -280,14 +280,10 @@ def test_resumed_equals_unbroken(place: Place, two: tuple[Artifact, str]) -> Non
     assert first == second
 
 
-WEIGHTS = ("weight", "embedding")
-
-
 @pytest.mark.slow
 def test_sharded_processes_train_what_one_does(place: Place) -> None:
     """Strong weight decay, which flattened weights would not get: groups go by the shape."""
-    more = ["averaging=none", "optimizer.weight_decay=1"]
-    more += [f"quantizer@quant.{site}.quantizer=ternary_or_symmetric" for site in WEIGHTS]
+    more = ["averaging=none", "quant=ternary", "optimizer.weight_decay=1"]
     sharded = ["~trainer.strategy", "+trainer.strategy._target_=cpu_fsdp.CpuFSDP"]
     one = [*more, "trainer.accelerator=cpu", "trainer.accumulate_grad_batches=2"]
     finished(place.job("plain", *one))

@@ -116,7 +116,8 @@ def curves(artifact: Artifact) -> list[dict[str, str]]:
 def test_a_schedule_from_the_command_line(place: Place, schedule: str) -> None:
     """Stopped after the last switch (step 2) and resumed, it is the unbroken run bit for bit."""
     chosen = [f"quant_schedule={schedule}", "validations=4"]
-    chosen += [] if schedule == "progressive" else ["quant_schedule.fraction=0.5"]
+    progressive = schedule == "progressive"
+    chosen += ["quant=ternary"] if progressive else ["quant_schedule.fraction=0.5"]
     unbroken = place.run(f"{schedule}-unbroken", *chosen)
     place.run(f"{schedule}-broken", *chosen, code=1, **{STOP_AT: "2"})
     resumed = place.run(f"{schedule}-broken", *chosen, "ckpt=last")
@@ -124,7 +125,7 @@ def test_a_schedule_from_the_command_line(place: Place, schedule: str) -> None:
     assert texts(resumed, "student") == texts(unbroken, "student")
     (best,) = unbroken.checkpoints.glob("best-*.ckpt")
     assert torch.load(best, weights_only=False)["global_step"] > 2
-    plain = place.run(f"{schedule}-plain")
+    plain = place.run(f"{schedule}-plain", *(["quant=ternary"] if progressive else []))
     assert weights(plain).keys() == weights(unbroken).keys()
 
 
@@ -147,7 +148,9 @@ def test_scales_that_start_late_are_not_averaged(
 
 
 def test_a_rate_for_learned_scales(place: Place) -> None:
-    with_rate = place.run("rate", *LEARNED, "optimizer.scale_lr=0.01", "optimizer.lr=0.02")
+    with_rate = place.run(
+        "rate", *LEARNED, "optimizer=one_rate", "optimizer.scale_lr=0.01", "optimizer.lr=0.02"
+    )
     rows = [row for row in curves(with_rate) if row["train/loss"]]
     assert [float(row["lr"]) for row in rows] == pytest.approx([0.02, 0.015, 0.01, 0.005])
     assert [float(row["scale_lr"]) for row in rows] == pytest.approx([0.01, 0.0075, 0.005, 0.0025])

@@ -81,8 +81,8 @@ def _check_exchangeable(stage: WeightQuantizers, final_stage: WeightQuantizers) 
         if quantizer.state_dict():
             raise ValueError(
                 f"quant_schedule: {type(quantizer).__name__} keeps a learned scale, which cannot "
-                "change its bits while training; write another quantizer for weights and "
-                "embeddings, such as symmetric, or quant_schedule=delayed."
+                "change its bits while training; write quant=ternary, or another quant whose "
+                "weights learn none, or quant_schedule=gradual."
             )
         # the preparation chose by it what to look up first and what to share
         assert quantizer.granularity is final_stage[owner].granularity
