@@ -14,7 +14,7 @@ def sweep_name(arguments: list[str]) -> str:
     """The words of a command as a folder's name; the same words in any order share their digits.
 
     >>> sweep_name(["-m", "quant.bits=2,4", "jobs=2"])
-    'quant.bits-2-4-dd8a46'
+    'quant.bits-2-4-b69509'
     """
     words = [word for word in arguments if "=" in word or word.startswith(("~", "+"))]
     words = [word for word in words if not word.startswith(_NOT_OF_THE_SWEEP)]

@@ -26,6 +26,8 @@ class View(ABC):
 
     def __init__(self, cells: Sequence[Cell], num_slots: int) -> None:
         self.cells = {cell.id: cell for cell in cells}
+        self.labels = labels(cells)
+        self.best: tuple[float, str] | None = None  # the smallest drop so far, and whose it is
         self.num_slots = num_slots
         self.states = dict.fromkeys(self.cells, "queued")
         self.began: dict[str, float] = {}
@@ -34,6 +36,8 @@ class View(ABC):
     def skip(self, ids: Sequence[str]) -> None:
         """These are finished already."""
         self.states.update(dict.fromkeys(ids, "skipped"))
+        for name in ids:
+            self._compare(name)
         if ids:
             self.say(f"{count(len(ids), 'cell')} finished already, {self.left()} to run")
 
@@ -43,7 +47,7 @@ class View(ABC):
             if self.states[name] == "queued":
                 self.states[name] = "running"
                 self.began[name] = time.monotonic()
-                self.say(f"{self._place()} started   {self.cells[name].name}")
+                self.say(f"{self._place()} started   {self.labels[name]}")
         self.draw()
 
     def end(self, name: str, well: bool) -> None:
@@ -52,7 +56,9 @@ class View(ABC):
         self.states[name] = "finished" if well else "failed"
         cell = self.cells[name]
         what = scores(cell.folder) if well else last_error(cell.folder)
-        words = [self._place(), self.states[name].ljust(9), cell.name, clock(self.took[name]), what]
+        took = clock(self.took[name])
+        words = [self._place(), self.states[name].ljust(9), self.labels[name], took, what]
+        self._compare(name)
         self.say("  ".join(words) + self._outlook())
 
     def number(self, *states: str) -> int:
@@ -74,17 +80,11 @@ class View(ABC):
         ]
         return sum(max(0.0, seconds) for seconds in rest) / self.num_slots
 
-    def best(self) -> str:
-        """The cell that lost least so far, with its scores; empty before there is one."""
-        found = [
-            (drop, cell)
-            for cell in self.cells.values()
-            if (drop := primary_drop(cell.folder)) is not None
-        ]
-        if not found:
-            return ""
-        _, cell = min(found, key=lambda pair: pair[0])
-        return f"{cell.name}  {scores(cell.folder)}"
+    def _compare(self, name: str) -> None:
+        folder = self.cells[name].folder
+        drop = primary_drop(folder)
+        if drop is not None and (self.best is None or drop < self.best[0]):
+            self.best = drop, f"{self.labels[name]}  {scores(folder)}"
 
     def _place(self) -> str:
         return f"[{self.number('finished', 'skipped', 'failed')}/{len(self.cells)}]"
@@ -128,7 +128,8 @@ class Picture(View):
         table = Table.grid(padding=(0, 2))
         for name, state in self.states.items():
             if state == "running":
-                table.add_row(*_row(self.cells[name], time.monotonic() - self.began[name]))
+                seconds = time.monotonic() - self.began[name]
+                table.add_row(self.labels[name], *_row(self.cells[name], seconds))
         done, failed = self.number("finished", "skipped"), self.number("failed")
         seconds = self.seconds_left()
         words = [
@@ -136,7 +137,7 @@ class Picture(View):
             f"{failed} failed" if failed else "",
             f"{self.number('running')} running, {self.number('queued')} queued",
             f"about {clock(seconds)} left" if seconds else "",
-            f"best: {best}" if (best := self.best()) else "",
+            f"best: {self.best[1]}" if self.best else "",
         ]
         self.live.update(Group(table, Text(" · ".join(filter(None, words)), style="bold")))
 
@@ -148,7 +149,6 @@ def _row(cell: Cell, seconds: float) -> list[Any]:
         f"{name} {value:.2f}" for name, value in progress.get("validation", {}).items()
     )
     return [
-        cell.name,
         ProgressBar(total=steps, completed=step, width=24),
         f"{step:,}/{steps:,}" if progress else "starting",
         progress.get("stage", ""),
@@ -165,6 +165,17 @@ def sweep_view(cells: Sequence[Cell], num_slots: int) -> Generator[View, None, N
         return
     with Live(console=Console(), transient=True, refresh_per_second=4) as live:
         yield Picture(cells, num_slots, live)
+
+
+def labels(cells: Sequence[Cell]) -> dict[str, str]:
+    """Each cell's name by its id, with the overrides that tell it from others of its name."""
+    found: dict[str, str] = {}
+    for cell in cells:
+        namesakes = [set(other.overrides) for other in cells if other.name == cell.name]
+        shared = set.intersection(*namesakes)
+        own = [word for word in cell.overrides if word not in shared]
+        found[cell.id] = " ".join([cell.name, *own])
+    return found
 
 
 def count(number: int, noun: str) -> str:
