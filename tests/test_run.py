@@ -216,12 +216,11 @@ def test_predictions_are_of_the_test_split_alone(unbroken: Artifact) -> None:
 def test_the_student_reloads(unbroken: Artifact) -> None:
     student = AutoModelForSeq2SeqLM.from_pretrained(unbroken.student)
     assert (student.config.encoder_layers, student.config.decoder_layers) == (2, 1)
-    ids = AutoTokenizer.from_pretrained(unbroken.student)("bad").input_ids
-    assert ids == build_g2p_tokenizer()("bad").input_ids
+    tokenizers = AutoTokenizer.from_pretrained(unbroken.student), build_g2p_tokenizer()
+    assert tokenizers[0]("bad").input_ids == tokenizers[1]("bad").input_ids
     counted = unbroken.read_json("metrics.json")["parameters"]["student"]
-    state = load_file(unbroken.student / "quantizers.safetensors")
-    learned = sum(value.numel() for name, value in state.items() if name.endswith("scale"))
-    assert student.num_parameters() + learned == counted
+    state = load_file(unbroken.student / "quantizers.safetensors").items()
+    assert counted == student.num_parameters() + sum(v.numel() for n, v in state if "scale" in n)
 
 
 def test_curves_name_every_loss_term(unbroken: Artifact) -> None:
@@ -284,14 +283,12 @@ def test_without_loggers_and_with_another_seed(place: Place, unbroken: Artifact)
 def test_t5_and_local_files(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     for name, rows in ROWS.items():
         pairs = ({"document": f"a bad dog {row}", "summary": f"dog {row}"} for row in range(rows))
-        text = "".join(json.dumps(pair) + "\n" for pair in pairs)
-        (place.folder / f"{name}.jsonl").write_text(text)
+        (place.folder / f"{name}.jsonl").write_text("".join(json.dumps(p) + "\n" for p in pairs))
     code = command(
         "debug=fast", "data=jsonl", "data.source=document", "data.target=summary",
         *(f"data.{name}={place.folder / name}.jsonl" for name in ROWS),
         f"teacher={save_teacher(place.folder / 't5', t5=True)}", "student.layers=1", "quant.bits=4",
-        "data.generation.max_length=12", "trainer.accelerator=cpu", "logger=csv",
-        *place.paths("t5"),
+        "data.generation.max_length=12", "trainer.accelerator=cpu", "logger=csv", *place.paths("t5")
     )  # fmt: skip
     printed = capsys.readouterr()
     assert code == 0, printed.err

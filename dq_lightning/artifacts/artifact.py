@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -140,10 +141,16 @@ def failure(error: BaseException) -> dict[str, str]:
     message = " ".join(str(error).split())
     name = type(error).__name__
     return {
-        "status": "interrupted" if isinstance(error, signals) else "failed",
+        "status": "interrupted" if _is_signal(error) else "failed",
         "error": f"{name}: {message}" if message else name,
         "traceback": trace,
     }
+
+
+def _is_signal(error: BaseException) -> bool:
+    if isinstance(error, SystemExit):
+        return error.code in (128 + signal.SIGINT, 128 + signal.SIGTERM)
+    return isinstance(error, KeyboardInterrupt)
 
 
 def environment(seed: int | None = None, device: str | None = None) -> dict[str, Any]:

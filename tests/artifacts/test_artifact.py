@@ -177,22 +177,23 @@ def test_running_then_finished(artifact: Artifact) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "line"),
+    ("error", "line", "ended"),
     [
-        (ValueError("one\n two"), "ValueError: one two"),
-        (KeyboardInterrupt(), "KeyboardInterrupt"),
-        (SystemExit(3), "SystemExit: 3"),
+        (ValueError("one\n two"), "ValueError: one two", "failed"),
+        (KeyboardInterrupt(), "KeyboardInterrupt", "interrupted"),
+        (SystemExit(3), "SystemExit: 3", "failed"),
+        (SystemExit(143), "SystemExit: 143", "interrupted"),
     ],
 )
 def test_anything_raised_is_recorded_and_raised_again(
-    artifact: Artifact, error: BaseException, line: str
+    artifact: Artifact, error: BaseException, line: str, ended: str
 ) -> None:
     with pytest.raises(type(error)) as caught, artifact.running():
         raise error
     assert caught.value is error
     assert error.run_dir == artifact.run_dir  # type: ignore[attr-defined]
     status = artifact.read_json("status.json")
-    assert status["status"] == "failed"
+    assert status["status"] == ended
     assert status["error"] == line
     assert "test_artifact.py" in status["traceback"]
 
@@ -203,7 +204,8 @@ def test_lightnings_exit_after_control_c_says_so(artifact: Artifact) -> None:
             raise KeyboardInterrupt
         except KeyboardInterrupt:
             sys.exit(1)
-    assert artifact.read_json("status.json")["error"] == "KeyboardInterrupt"
+    status = artifact.read_json("status.json")
+    assert (status["status"], status["error"]) == ("interrupted", "KeyboardInterrupt")
 
 
 def test_full_disk_does_not_hide_the_runs_own_error(

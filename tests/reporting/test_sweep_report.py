@@ -65,7 +65,8 @@ def test_a_sweep_ends_with_one_table(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("nominal") == 0
     assert done.stdout.count("status") == 1
-    assert done.stdout.rstrip().endswith("grid/report.md")
+    *_, report, dashboard = done.stdout.splitlines()
+    assert report.endswith("grid/report.md") and dashboard.endswith("grid/dashboard.html")
     assert [row["cell"] for row in collect(tmp_path / "grid")] == ["2-2-8 1-1", "8-8-8 1-1"]
     assert (tmp_path / "grid" / "report.csv").read_text().count("\n") == 3
 
@@ -97,7 +98,7 @@ def test_a_single_run_has_no_sweep_report(tmp_path: Path) -> None:
 def test_a_report_that_cannot_be_written_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def full(folder: Path) -> Any:
+    def full(folder: Path, figures: bool | None = None) -> Any:
         raise OSError("No space left on device")
 
     monkeypatch.setattr(aggregate, "write_report", full)
