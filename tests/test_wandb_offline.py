@@ -24,7 +24,9 @@ from dq_lightning.choices import cell_id
 from dq_lightning.data.g2p_tokenizer import build_g2p_tokenizer
 from dq_lightning.models import bart
 from dq_lightning.models.student import student_from_scratch
+from dq_lightning.reporting.report import write_report
 from dq_lightning.run import run
+from dq_lightning.sweeps.wandb_summary import log_sweep
 
 CONF = Path(__file__).parents[1] / "conf"
 BLOCK = 2**15
@@ -171,3 +173,27 @@ def test_steps_rise_in_each_start(logged: list[Offline]) -> None:
         assert list(own) == sorted(set(own))
         assert list(trainers) == sorted(trainers)
     assert logged[1].steps[0][1] >= 2  # goes on after the checkpoint
+
+
+def test_a_sweep_is_one_more_run_of_its_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It tells the best cell, and ends with 1 because a cell failed."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    for name, wer in (("8-8-8 6-6", 31.0), ("2-2-8 6-3", 35.0)):
+        artifact = Artifact(tmp_path / name)
+        with artifact.running({"name": name}):
+            scores = {"student": {"wer": wer}, "teacher": {"wer": 30.0}, "drop": {"wer": wer - 30}}
+            artifact.write_json("metrics.json", {"primary_metric": "wer", **scores})
+    failed = Artifact(tmp_path / "2-2-8 1-1")
+    with pytest.raises(ValueError, match="no"), failed.running({"name": "2-2-8 1-1"}):
+        raise ValueError("no")
+    log_sweep("dq_lightning", tmp_path, write_report(tmp_path, figures=False))
+    (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    found = read(file)
+    assert found.run.run_id.startswith("sweep-")
+    assert (found.run.run_group, found.run.job_type) == (tmp_path.name, "sweep")
+    assert found.exit_code == 1
+    assert (found.summary["best/cell"], found.summary["best/wer"]) == ("8-8-8 6-6", 31.0)
+    assert (found.summary["cells/finished"], found.summary["cells/failed"]) == (2, 1)
+    assert "`drop/wer`" in (tmp_path / "wandb_report.md").read_text()
