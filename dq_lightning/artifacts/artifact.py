@@ -7,7 +7,6 @@ import logging
 import os
 import platform
 import shlex
-import signal
 import socket
 import subprocess
 import sys
@@ -149,7 +148,8 @@ def failure(error: BaseException) -> dict[str, str]:
 
 def _is_signal(error: BaseException) -> bool:
     if isinstance(error, SystemExit):
-        return error.code in (128 + signal.SIGINT, 128 + signal.SIGTERM)
+        # above 128 a signal's; -1: submitit's, once the job waits in the queue again
+        return isinstance(error.code, int) and (error.code > 128 or error.code == -1)
     return isinstance(error, KeyboardInterrupt)
 
 

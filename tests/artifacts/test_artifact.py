@@ -183,6 +183,7 @@ def test_running_then_finished(artifact: Artifact) -> None:
         (KeyboardInterrupt(), "KeyboardInterrupt", "interrupted"),
         (SystemExit(3), "SystemExit: 3", "failed"),
         (SystemExit(143), "SystemExit: 143", "interrupted"),
+        (SystemExit(-1), "SystemExit: -1", "interrupted"),
     ],
 )
 def test_anything_raised_is_recorded_and_raised_again(

@@ -1,7 +1,11 @@
 """Launchers and sweepers of others: submitit's jobs are cells too, Optuna's trials as well."""
 
 import importlib.util
+import json
+import os
+import signal
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +36,26 @@ def test_submitit_runs_cells_and_skips_them_the_next_time(
     again = sweep(tmp_path, *grid)
     assert again.code == 0, again.err
     assert [(cell / "status.json").read_text() for cell in again.cells] == before
+
+
+@needs("hydra_plugins.hydra_submitit_launcher")
+def test_a_requeued_job_goes_on_from_its_last_checkpoint(
+    start_sweep: Callable[..., Any], task: list[str], tmp_path: Path
+) -> None:
+    """SIGUSR2 is what Slurm sends before a time limit; submitit then queues the job again."""
+    grid = [*task, "hydra/launcher=submitit_local", "quant.bits=8", "student.layers=1"]
+    started = start_sweep(tmp_path, *grid, "steps=300", "validations=6")
+    deadline = time.monotonic() + 240
+    while not any(tmp_path.glob("runs/cells/*/checkpoints/last.ckpt")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (status,) = tmp_path.glob("runs/cells/*/status.json")
+    os.kill(json.loads(status.read_text())["pid"], signal.SIGUSR2)
+    _, err = started.communicate()
+    assert started.returncode == 0, err
+    assert json.loads(status.read_text())["status"] == "finished"
+    (log,) = tmp_path.glob("sweep/.submitit/*/*_log.out")
+    assert "Resuming from" in log.read_text()
 
 
 @needs("hydra_plugins.hydra_optuna_sweeper")
