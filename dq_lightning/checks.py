@@ -61,6 +61,11 @@ def check_config(cfg: DictConfig) -> None:
         raise ValueError(
             f"student.save_dtype={cfg.student.save_dtype} is unknown; write one of {_SAVE_DTYPES}."
         )
+    if cfg.packed.positions_bits not in (8, 32):
+        raise ValueError(
+            f"packed.positions_bits={cfg.packed.positions_bits} is no width of stored positions; "
+            "write packed.positions_bits=8, or 32 to keep them as they are."
+        )
     decay = OmegaConf.select(cfg, "averaging.decay", default=0.0)
     if isinstance(decay, bool) or not isinstance(decay, int | float) or not 0 <= decay < 1:
         raise ValueError(

@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from dq_lightning.artifacts.results import drops, prediction_rows
 from dq_lightning.artifacts.shards import texts_in_shards
 from dq_lightning.artifacts.student_folder import save_student
 from dq_lightning.benchmarks.generation_time import generation_seconds
-from dq_lightning.benchmarks.size import as_evaluated_bytes, nominal_bytes, packed_bytes
+from dq_lightning.benchmarks.size import as_evaluated_bytes, nominal_bytes
 from dq_lightning.checks import check_config
 from dq_lightning.choices import build, cell_columns, plain
 from dq_lightning.composition import Parts, build_parts
@@ -26,6 +27,7 @@ from dq_lightning.devices import other_ranks, trains_on_several
 from dq_lightning.evaluation.evaluate import Evaluation, cached_evaluation, evaluate
 from dq_lightning.evaluation.generation import generate_split
 from dq_lightning.models.teacher import weights_digest
+from dq_lightning.packing import Packed, pack_and_score
 from dq_lightning.quantization.recipe import Bits
 from dq_lightning.reporting.terminal import print_run_table
 from dq_lightning.training.checkpoints import (
@@ -74,7 +76,9 @@ def run(cfg: DictConfig) -> float | None:
         round_weights(parts.student, dtype)
         student = _evaluate(parts, parts.student, "test")
         print(f"Student on test: {_shown(student)}", flush=True)
-        metrics = _metrics(cfg, parts, trainer.global_step, student, tested) | pseudo_labels
+        packed = pack_and_score(cfg, artifact, parts, student)
+        metrics = _metrics(cfg, parts, trainer.global_step, student, tested, packed)
+        metrics |= pseudo_labels
         _save(artifact, parts, dtype, metrics, _predictions(parts, student, tested))
         log_results(trainer.loggers, metrics, artifact.read_jsonl("predictions.jsonl"), cfg.samples)
         print_run_table(metrics)
@@ -216,7 +220,12 @@ def _shown(result: Evaluation) -> str:
 
 
 def _metrics(
-    cfg: DictConfig, parts: Parts, steps: int, student: Evaluation, teacher: Evaluation | None
+    cfg: DictConfig,
+    parts: Parts,
+    steps: int,
+    student: Evaluation,
+    teacher: Evaluation | None,
+    packed: Packed,
 ) -> dict[str, Any]:
     """The content of metrics.json."""
     models = {"teacher": parts.teacher.model} if parts.teacher else {}
@@ -225,6 +234,7 @@ def _metrics(
     nominal = nominal_bytes(*counted)
     full = nominal_bytes(models.get("teacher", parts.student), Bits(32, 32, 32), parts.family)
     batches = [b for b, _ in zip(parts.data.test_dataloader(), range(2), strict=False)]
+    writers: dict[str, Any] = {n: partial(parts.generator, model) for n, model in models.items()}
     scores = teacher.scores if teacher else {}
     return {
         "cell": cell_columns(cfg),
@@ -239,10 +249,11 @@ def _metrics(
             "ratio": full.published_bytes / nominal.published_bytes,
             "student_reference_rule": nominal.reference_rule_bytes,
             "student_as_evaluated": as_evaluated_bytes(*counted),
-            "student_packed": packed_bytes(*counted[:3], cfg.quant.head, counted[3]),
+            **packed.sizes(full.published_bytes),
         },
+        "packed": packed.results,
         "parameters": {name: model.num_parameters() for name, model in models.items()},
-        "generation_seconds": generation_seconds(models, batches, parts.generator),
+        "generation_seconds": generation_seconds(writers | packed.writers, batches),
         "timed_items": sum(len(batch["index"]) for batch in batches),
         "run": {
             "device": str(parts.device),

@@ -67,6 +67,7 @@ MORE_LIBRARIES = {"dq_lightning/quantization/attention.py": {"transformers"}}
 COMPOSITION_ROOT = {
     "dq_lightning/run.py",
     "dq_lightning/composition.py",
+    "dq_lightning/packing.py",
     "dq_lightning/training_composition.py",
     "dq_lightning/devices.py",
 }

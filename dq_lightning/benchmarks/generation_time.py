@@ -2,31 +2,27 @@
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from dq_lightning.evaluation.generation import TextGenerator
+Batch = Mapping[str, Tensor]
 
 
 def generation_seconds(
-    models: Mapping[str, PreTrainedModel],
-    batches: Sequence[Mapping[str, Tensor]],
-    generator: TextGenerator,
-    repeats: int = 3,
+    writers: Mapping[str, Callable[[Batch], object]], batches: Sequence[Batch], repeats: int = 3
 ) -> dict[str, float]:
-    """Seconds each model takes for all `batches`: the median of `repeats`, models interleaved.
+    """Seconds each writer takes for all `batches`: the median of `repeats`, writers interleaved.
 
-    Interleaving lets a slow moment of the machine hit all models alike. One batch warms each up.
+    Interleaving lets a slow moment of the machine hit all alike. One batch warms each up.
     """
-    for model in models.values():
-        generator(model, batches[0])
-    times: dict[str, list[float]] = {name: [] for name in models}
+    for write in writers.values():
+        write(batches[0])
+    times: dict[str, list[float]] = {name: [] for name in writers}
     for _ in range(repeats):
-        for name, model in models.items():
+        for name, write in writers.items():
             start = time.perf_counter()
             for batch in batches:
-                generator(model, batch)
+                write(batch)
             times[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in times.items()}

@@ -1,0 +1,109 @@
+"""The end of a run: the student as the one file that ships, scored and timed as that file."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from torch import Tensor
+
+from dq_lightning.artifacts.artifact import Artifact
+from dq_lightning.artifacts.packed_file import write_packed
+from dq_lightning.artifacts.packed_student import pack_student
+from dq_lightning.artifacts.results import drops
+from dq_lightning.artifacts.tokenizer_files import tokenizer_files
+from dq_lightning.choices import plain
+from dq_lightning.composition import Parts
+from dq_lightning.evaluation.evaluate import Evaluation
+from dq_lightning.runtime.load import Runtime, load
+
+FILE = "model.dq"
+
+Writer = Callable[[Mapping[str, Tensor]], list[str]]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What metrics.json says of the packed file, and how to generate with it for the clock."""
+
+    results: dict[str, Any]
+    write: Writer | None = None
+
+    @property
+    def writers(self) -> dict[str, Writer]:
+        """The packed file's line in a comparison of generation times, where it can generate."""
+        return {} if self.write is None else {"packed": self.write}
+
+    def sizes(self, teacher_bytes: int) -> dict[str, float]:
+        """Bytes on disk, everything in them, and how many times smaller than the teacher's fp32."""
+        size = self.results["bytes"]
+        return {} if size is None else {"stored": size, "stored_ratio": teacher_bytes / size}
+
+
+def pack_and_score(
+    cfg: DictConfig, artifact: Artifact, parts: Parts, student: Evaluation
+) -> Packed:
+    """Write model.dq and generate the test rows with it, as far as its recipe allows.
+
+    A recipe that no packed file can hold, and one that the native engine does not run, are told in
+    `reason`: a run does not fail for them.
+    """
+    results: dict[str, Any] = dict.fromkeys(
+        ("file", "bytes", "engine", "scores", "drop", "identical", "reason")
+    ) | {"positions_bits": cfg.packed.positions_bits}
+    path = artifact.run_dir / FILE
+    try:
+        results |= {"bytes": _write(cfg, path, parts), "file": FILE}
+        runtime = load(path, engine="native")
+    except ValueError as error:
+        print(f"Packed student: {error}", flush=True)
+        return Packed(results | {"reason": str(error)})
+    results["engine"] = runtime.engine_name
+    write = _writer(runtime, parts)
+    if cfg.packed.score and not parts.generator.settings.get("do_sample"):
+        results |= _score(parts, student, write)
+    return Packed(results, write)
+
+
+def _write(cfg: DictConfig, path: Path, parts: Parts) -> int:
+    text = {key: cfg.data[key] for key in ("max_source_length", "source_prefix")}
+    languages = {key: cfg.data[key] for key in ("source_language", "target_language")}
+    packed = pack_student(
+        parts.student,
+        parts.family,
+        generation=parts.generator.settings,
+        text=text | languages,
+        files=tokenizer_files(parts.tokenizer),
+        positions_bits=cfg.packed.positions_bits,
+    )
+    return write_packed(path, packed)
+
+
+def _writer(runtime: Runtime, parts: Parts) -> Writer:
+    """Texts of one batch of token ids, as the run's own TextGenerator gives them."""
+
+    def write(batch: Mapping[str, Tensor]) -> list[str]:
+        pairs = zip(batch["input_ids"], batch["attention_mask"], strict=True)
+        sources = [ids[mask.bool()].tolist() for ids, mask in pairs]
+        written = runtime.generate_ids(sources, **parts.generator.settings)
+        texts = parts.tokenizer.batch_decode(written, skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+    return write
+
+
+def _score(parts: Parts, student: Evaluation, write: Writer) -> dict[str, Any]:
+    references = parts.data.references("test")
+    print(f"Generating with the packed file: {len(references):,} test rows", flush=True)
+    texts: dict[int, str] = {}
+    for batch in parts.data.test_dataloader():
+        texts.update(zip(batch["index"].tolist(), write(batch), strict=True))
+    ordered = [texts[index] for index in sorted(texts)]
+    scores = parts.metric.compute(ordered, [references[index] for index in sorted(references)])
+    same = sum(mine == other for mine, other in zip(ordered, student.texts, strict=True))
+    return {
+        "scores": scores,
+        "drop": drops(student.scores, scores, parts.metric.higher_is_better),
+        "identical": same / len(ordered),
+    }
