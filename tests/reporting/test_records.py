@@ -27,11 +27,12 @@ def test_a_results_table_is_what_the_records_say(page):
     assert results[1].strip() == records_table(read_records(RUNS))
 
 
-def test_the_comparison_of_recipes_is_what_its_records_say():
+@pytest.mark.parametrize("name", ["recipes", "ablation"])
+def test_a_comparison_is_what_its_records_say(name):
     text = (G2P / "README.md").read_text(encoding="utf-8")
-    table = re.search(r"<!-- recipes:start -->\n(.*?)<!-- recipes:end -->", text, re.DOTALL)
+    table = re.search(rf"<!-- {name}:start -->\n(.*?)<!-- {name}:end -->", text, re.DOTALL)
     assert table is not None
-    assert table[1].strip() == recipes_table(read_recipes(G2P / "recipes"))
+    assert table[1].strip() == recipes_table(read_recipes(G2P / name))
 
 
 def test_records_name_no_path_of_the_machine_they_were_made_on():
