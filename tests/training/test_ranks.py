@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 
 from dq_lightning.training.ranks import Ranks, cluster
 
-SLURM = {"NTASKS": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0", "JOB_NAME": "x", "JOB_ID": "7"}
+SLURM = {"NTASKS": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0", "JOB_NAME": "x"}
 
 
 @pytest.mark.filterwarnings("ignore")
