@@ -44,10 +44,10 @@ def starts_ranks() -> bool:
     return tasks == 1 and not any(name in os.environ for name in _GIVEN)
 
 
-def cluster() -> list[LightningEnvironment] | None:
-    """The trainer's plugins: without this one it leaves all to SLURM wherever it sees SLURM."""
+def cluster() -> list[LightningEnvironment]:
+    """A plugin for the trainer, which leaves all to SLURM without it wherever it sees SLURM."""
     started = _FOLDER in os.environ
-    return [LightningEnvironment()] if started or starts_ranks() else None
+    return [LightningEnvironment()] if started or starts_ranks() else []
 
 
 class RankError(RuntimeError):

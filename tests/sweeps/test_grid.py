@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ BEGIN = "import json, os, pathlib; status = {'status': 'running', 'pid': os.getp
 WRITE = "pathlib.Path('status.json').write_text(json.dumps(status)); "
 
 
-def died(folder: Path, code: str, before: dict[str, object] | None = None) -> tuple[str, str]:
+def died(folder: Path, code: str, before: Mapping[str, object] | None = None) -> tuple[str, str]:
     """(status, error) after a process that ran `code` in the folder; before: an earlier status."""
     cell = Cell("id", "2-2-8 6-3", (), folder)
     if before is not None:
