@@ -108,10 +108,11 @@ def _locked(sweep_dir: Path) -> FileLock:
 
 
 def _outcome(rows: Sequence[Row]) -> str:
+    """Failed also without any row: the sweep ended before its cells were planned."""
     states = {row["status"] for row in rows}
-    if states <= {"finished"}:
+    if states == {"finished"}:
         return "finished"
-    return "failed" if "failed" in states else "interrupted"
+    return "failed" if not states or "failed" in states else "interrupted"
 
 
 def _cell(config: DictConfig) -> Cell:

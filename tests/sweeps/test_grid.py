@@ -12,7 +12,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from dq_lightning.artifacts.artifact import Artifact
-from dq_lightning.sweeps.aggregate import SweepReport
+from dq_lightning.sweeps.aggregate import SweepReport, _outcome
 from dq_lightning.sweeps.grid import Grid, record_death
 from dq_lightning.sweeps.manifest import Cell
 from dq_lightning.sweeps.outcome import CellError
@@ -116,3 +116,16 @@ def test_the_report_leaves_a_cells_own_words_alone(tmp_path: Path) -> None:
     ended.return_value = CellError("2-2-8 6-3: exit 143")
     SweepReport().on_job_end(config, ended)
     assert Artifact(tmp_path).read_json("status.json")["status"] == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("states", "outcome"),
+    [
+        ([], "failed"),  # such as jobs=two, or a key that cannot be composed
+        (["finished"], "finished"),
+        (["finished", "interrupted"], "interrupted"),
+        (["interrupted", "failed", "queued"], "failed"),
+    ],
+)
+def test_a_sweep_is_finished_once_all_its_cells_are(states: list[str], outcome: str) -> None:
+    assert _outcome([{"status": state} for state in states]) == outcome
