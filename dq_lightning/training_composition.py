@@ -13,6 +13,7 @@ from dq_lightning.artifacts.artifact import Artifact
 from dq_lightning.choices import build, cell_columns, cell_id, plain
 from dq_lightning.composition import Parts
 from dq_lightning.devices import num_processes
+from dq_lightning.training.checkpoint_files import WholeFiles
 from dq_lightning.training.checkpoints import BestAndLast
 from dq_lightning.training.module import DistillationModule
 from dq_lightning.training.parameter_groups import depth_scaled, has_learned_scales
@@ -54,7 +55,7 @@ def build_training(
         check_val_every_n_epoch=None,
         callbacks=[*callbacks, ExitsAtOnce(), ValidationLines(teacher), best],
         logger=build_loggers(cfg) if logs else False,
-        plugins=cluster(),
+        plugins=[WholeFiles(), *cluster()],
         default_root_dir=str(checkpoints.parent),
     )
     optimizer, rates = split_rates(plain(cfg.optimizer), parts)

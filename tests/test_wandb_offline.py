@@ -184,7 +184,8 @@ def test_a_sweep_is_one_more_run_of_its_group(
         artifact = Artifact(tmp_path / name)
         with artifact.running({"name": name}):
             scores = {"student": {"wer": wer}, "teacher": {"wer": 30.0}, "drop": {"wer": wer - 30}}
-            artifact.write_json("metrics.json", {"primary_metric": "wer", **scores})
+            packed = {"bytes": {"stored": 1000}, "packed": {"identical": 0.5}}
+            artifact.write_json("metrics.json", {"primary_metric": "wer", **scores, **packed})
     failed = Artifact(tmp_path / "2-2-8 1-1")
     with pytest.raises(ValueError, match="no"), failed.running({"name": "2-2-8 1-1"}):
         raise ValueError("no")
@@ -195,5 +196,11 @@ def test_a_sweep_is_one_more_run_of_its_group(
     assert (found.run.run_group, found.run.job_type) == (tmp_path.name, "sweep")
     assert found.exit_code == 1
     assert (found.summary["best/cell"], found.summary["best/wer"]) == ("8-8-8 6-6", 31.0)
+    assert (found.summary["best/stored_bytes"], found.summary["best/packed_identical"]) == (
+        1000,
+        0.5,
+    )
+    assert "best/packed_wer" not in found.summary
     assert (found.summary["cells/finished"], found.summary["cells/failed"]) == (2, 1)
-    assert "`drop/wer`" in (tmp_path / "wandb_report.md").read_text()
+    report = (tmp_path / "wandb_report.md").read_text()
+    assert "x `bytes/stored` (log), y `drop/wer`" in report

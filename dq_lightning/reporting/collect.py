@@ -15,6 +15,8 @@ from dq_lightning.reporting.run_folders import (
 
 Row = dict[str, Any]
 
+# Who writes the test items against the clock; packed is the student's file on disk.
+WRITERS = ("teacher", "student", "packed")
 CELL_COLUMNS = (
     "weight_bits",
     "embedding_bits",
@@ -29,14 +31,15 @@ def collect(sweep_dir: Path | str) -> list[Row]:
 
     Files that are missing, cut off or not JSON never raise: the row then says ``unreadable`` and
     why. Besides the table's ``columns`` a row holds ``primary_metric`` and the dicts ``teacher``
-    (metrics, ``bytes``, ``parameters``), ``run`` and ``environment`` for the report's head,
-    ``times`` for ``timing.csv``, ``progress`` while it runs, ``overrides`` and its ``folder``.
+    (metrics, ``bytes``, ``parameters``), ``packed`` (its file's scores), ``run`` and
+    ``environment`` for the report's head, ``times`` for ``timing.csv``, ``progress`` while it runs,
+    ``overrides`` and its ``folder``.
     """
     return sorted((_row(folder) for folder in run_folders(Path(sweep_dir))), key=_natural_order)
 
 
 def columns(rows: Iterable[Row]) -> list[str]:
-    """The columns of ``report.csv``: cell, status, metrics, drops, sizes, then the run itself.
+    """The columns of ``report.csv``: cell, status, metrics, drops, sizes, packed file, the run.
 
     Only what is the same in every run of the same config: times stand in ``timing.csv``.
     """
@@ -50,16 +53,25 @@ def columns(rows: Iterable[Row]) -> list[str]:
         *(f"{name}_drop" for name in names),
         "nominal_bytes",
         "ratio",
+        "stored_bytes",
+        "stored_ratio",
+        "packed_identical",
+        *(f"packed_{name}" for name in primary_metrics(rows)),
         "run_dir",
         "error",
     ]
+
+
+def primary_metrics(rows: Iterable[Row]) -> list[str]:
+    """Those of all rows, in their order: one, unless the sweep varies the data."""
+    return list(dict.fromkeys(row["primary_metric"] for row in rows if row["primary_metric"]))
 
 
 def metric_names(rows: Iterable[Row]) -> list[str]:
     """Every metric of any row, in the order they were measured, primary metrics first."""
     rows = list(rows)
     names = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
-    primary = {row["primary_metric"] for row in rows}
+    primary = primary_metrics(rows)
     return sorted(names, key=lambda name: name not in primary)
 
 
@@ -76,6 +88,8 @@ def _row(folder: RunFolder) -> Row:
     student, drop = _numbers(_dict(metrics, "student")), _numbers(_dict(metrics, "drop"))
     sizes, parameters = _numbers(_dict(metrics, "bytes")), _dict(metrics, "parameters")
     teacher = {"bytes": sizes.get("teacher"), "parameters": parameters.get("teacher")}
+    packed, primary = _packed(metrics), metrics.get("primary_metric")
+    primary = primary if isinstance(primary, str) else None
     return {
         "cell": str(cell.get("name") or folder.shown),
         **{name: cell.get(name) for name in CELL_COLUMNS},
@@ -84,12 +98,17 @@ def _row(folder: RunFolder) -> Row:
         **{f"{name}_drop": value for name, value in drop.items()},
         "nominal_bytes": sizes.get("student_nominal"),
         "ratio": sizes.get("ratio"),
+        "stored_bytes": sizes.get("stored"),
+        "stored_ratio": sizes.get("stored_ratio"),
+        "packed_identical": packed["identical"],
+        **({f"packed_{primary}": packed["scores"].get(primary)} if primary else {}),
         "run_dir": folder.shown,
         "error": _last_line(error),
         "metrics": list(student),
-        "primary_metric": metrics.get("primary_metric"),
+        "primary_metric": primary,
         "teacher": teacher | {"metrics": _numbers(_dict(metrics, "teacher"))},
         "sizes": sizes,
+        "packed": packed,
         "times": _times(status, metrics),
         "progress": read_json(folder.path / "progress.json")[0] if state == "running" else {},
         "run": _dict(metrics, "run"),
@@ -107,18 +126,33 @@ def _cell_of_name(entry: dict[str, Any]) -> dict[str, Any]:
     return {"name": name, **dict(zip(CELL_COLUMNS, values, strict=False))}
 
 
+def _packed(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The packed file's scores, their drops against the student's, and what is missing why."""
+    packed = _dict(metrics, "packed")
+    engine, reason = packed.get("engine"), packed.get("reason")
+    return {
+        "scores": _numbers(_dict(packed, "scores")),
+        "drop": _numbers(_dict(packed, "drop")),
+        "identical": _numbers(packed).get("identical"),
+        "engine": None if engine is None else str(engine),
+        "reason": " ".join(str(reason or "").split()) or None,
+    }
+
+
 def _times(status: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
-    """Clocks, which differ from run to run; seconds an item in generation."""
+    """Clocks, which differ from run to run; generation's an item too, and against the teacher's."""
     generation = _numbers(_dict(metrics, "generation_seconds"))
     items = metrics.get("timed_items")
     count = items if isinstance(items, int) and items > 0 else None
     times: dict[str, Any] = {name: status.get(name) for name in ("started", "ended", "seconds")}
-    for name in ("teacher", "student"):
+    teacher = generation.get("teacher")
+    for name in WRITERS:
         seconds = generation.get(name)
         times[f"{name}_generation_seconds"] = seconds
         times[f"{name}_seconds_an_item"] = (
             None if seconds is None or count is None else seconds / count
         )
+        times[f"{name}_speedup"] = teacher / seconds if teacher and seconds else None
     return times | {"timed_items": count}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from dq_lightning.reporting.collect import Row, metric_names
+from dq_lightning.reporting.costs import ON_DISK, main_size, timed_writer
 from dq_lightning.reporting.curves import MAX_POINTS, curves
 from dq_lightning.reporting.pareto import best_row, lower_is_better
 from dq_lightning.reporting.predictions import predictions
@@ -18,6 +19,8 @@ Flat = dict[str, Any]
 
 # What a cell's identity leaves out.
 _NOT_THE_CELL = ("paths", "logger", "ckpt", "jobs", "sweep", "samples", "hydra")
+# Of the sizes, what is no size of the student.
+_NOT_THE_STUDENTS = ("teacher", "ratio", "stored_ratio")
 # CSafeLoader reads a config in milliseconds; it is missing where PyYAML was built without libyaml.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -42,6 +45,8 @@ def dashboard_data(rows: Sequence[Row], name: str, manifest: Mapping[str, Any]) 
         "facts": facts(rows) | _commits(rows),
         "primary": primary,
         "best": next((i for i, row in enumerate(rows) if row is best), None),
+        "size": "stored" if main_size(rows) is ON_DISK else "student_nominal",
+        "time": timed_writer(rows),
         "metrics": [{"name": n, "lower": lower_is_better(rows, n)} for n in names],
         "teachers": [_teacher(teacher, rows) for teacher in teachers(rows)],
         "published": published_points(rows, configs),
@@ -70,10 +75,14 @@ def _cell(row: Row, label: str, settings: Mapping[str, str]) -> dict[str, Any]:
         "status": row["status"],
         "scores": {name: row.get(name) for name in row["metrics"]},
         "drop": {name: row.get(f"{name}_drop") for name in row["metrics"]},
-        "sizes": {key: v for key, v in row["sizes"].items() if key not in ("teacher", "ratio")},
+        "sizes": {key: v for key, v in row["sizes"].items() if key not in _NOT_THE_STUDENTS},
         "ratio": row["ratio"],
+        "stored_ratio": row["stored_ratio"],
+        "packed": row["packed"],
         "seconds": row["times"]["seconds"],
         "seconds_an_item": row["times"]["student_seconds_an_item"],
+        "packed_seconds_an_item": row["times"]["packed_seconds_an_item"],
+        "speedup": row["times"]["packed_speedup"],
         "started": row["times"]["started"],
         "progress": _progress(row["progress"]),
         "error": row["error"],

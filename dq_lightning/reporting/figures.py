@@ -23,14 +23,19 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def grid_figure(records: Sequence[Record]) -> Figure:
-    """The drop of the primary metric against nominal bytes, one line a bit-width."""
+    """The drop of the primary metric against size, one line a bit-width.
+
+    Size is bytes on disk where all records have them, else nominal bytes.
+    """
     figure, axes = canvas()
+    on_disk = all("stored" in record["metrics"]["bytes"] for record in records)
+    key, label = ("stored", "size on disk") if on_disk else ("student_nominal", "nominal size")
     primary = records[0]["metrics"]["primary_metric"]
     widths = sorted({record["metrics"]["cell"]["weight_bits"] for record in records})
     for number, bits in enumerate(widths):
         found = [r["metrics"] for r in records if r["metrics"]["cell"]["weight_bits"] == bits]
-        found.sort(key=lambda metrics: metrics["bytes"]["student_nominal"])
-        sizes = [metrics["bytes"]["student_nominal"] / 1e6 for metrics in found]
+        found.sort(key=lambda metrics: metrics["bytes"][key])
+        sizes = [metrics["bytes"][key] / 1e6 for metrics in found]
         lost = [metrics["drop"][primary] for metrics in found]
         axes.plot(
             sizes, lost, marker=MARKERS[number], color=COLOURS[number], label=f"{bits}-bit weights"
@@ -42,7 +47,7 @@ def grid_figure(records: Sequence[Record]) -> Figure:
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("{x:g}")
-    axes.set_xlabel("nominal size, MB (labels: encoder-decoder layers)")
+    axes.set_xlabel(f"{label}, MB (labels: encoder-decoder layers)")
     axes.set_ylabel(f"{primary.upper()} lost against the teacher, points")
     axes.legend(frameon=False)
     return figure

@@ -32,6 +32,17 @@ def format_ratio(ratio: float | None) -> str:
     return MISSING if ratio is None else f"{ratio:.{2 if ratio < 10 else 1}f}x"
 
 
+def format_share(share: float | None) -> str:
+    """``99.84 %``; ``100 %`` is every single one."""
+    if share is None:
+        return MISSING
+    return "100 %" if share == 1 else f"{min(round(100 * share, 2), 99.99):.2f} %"
+
+
+def format_speed(items_per_second: float | None) -> str:
+    return MISSING if items_per_second is None else f"{items_per_second:,.1f}"
+
+
 def format_seconds(seconds: float | None) -> str:
     """``3.2 ms``, ``12.3 s``, ``4 min 05 s`` or ``2 h 03 min``."""
     if seconds is None:

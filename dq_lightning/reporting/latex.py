@@ -4,7 +4,8 @@ import re
 from collections.abc import Sequence
 
 from dq_lightning.reporting.collect import Row, metric_names
-from dq_lightning.reporting.formats import MISSING, format_bytes, format_metric, format_ratio
+from dq_lightning.reporting.costs import sizes_of, teacher_size
+from dq_lightning.reporting.formats import MISSING, format_metric
 from dq_lightning.reporting.tables import labels, teachers
 
 _SPECIAL = {
@@ -22,29 +23,30 @@ _SPECIAL = {
 def to_latex(rows: Sequence[Row], name: str) -> str:
     """A booktabs tabular: teachers, finished cells, and in a comment how many there are.
 
-    Metrics with their drops (positive: worse than the teacher), nominal size, ratio.
+    Metrics with their drops (positive: worse than the teacher), sizes with their ratios.
     """
-    names = metric_names(rows)
-    header = ["cell", *(part for n in names for part in (n, "drop")), "size", "ratio"]
+    names, sizes = metric_names(rows), sizes_of(rows)
+    header = ["cell", *(part for n in names for part in (n, "drop"))]
+    header += [title for size in sizes for title in size.header()]
     finished = [(m, row) for m, row in zip(labels(rows), rows, strict=True) if row["metrics"]]
     column = {n: [r.get(n) for r in rows] + [t["metrics"].get(n) for t in teachers(rows)]
               for n in names}  # fmt: skip
     above: list[list[str]] = []
     for teacher in teachers(rows):
         scores = [[format_metric(teacher["metrics"].get(n), column[n]), ""] for n in names]
-        size = format_bytes(teacher["bytes"], exact=False)
-        above.append(["teacher", *sum(scores, []), size, format_ratio(1.0)])
+        size = teacher_size(teacher["bytes"], sizes, exact=False)
+        above.append(["teacher", *sum(scores, []), *size])
     below: list[list[str]] = []
     for label, row in finished:
         scores = [[format_metric(row.get(n), column[n]),
                    format_metric(row.get(f"{n}_drop"), column[n], sign=True)]
                   for n in names]  # fmt: skip
-        size = format_bytes(row["nominal_bytes"], exact=False)
-        below.append([label, *sum(scores, []), size, format_ratio(row["ratio"])])
+        shown = [text for size in sizes for text in size.shown(row, exact=False)]
+        below.append([label, *sum(scores, []), *shown])
     return "\n".join(
         [
             f"% {' '.join(name.split())}: {len(finished)} of {len(rows)} cells finished.",
-            r"% A positive drop is worse than the teacher; size: nominal bytes. Needs booktabs.",
+            r"% A positive drop is worse than the teacher. Needs booktabs.",
             rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
             r"\toprule",
             _line(header),

@@ -11,9 +11,11 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from dq_lightning.reporting.formats import format_metric, format_ratio
+from dq_lightning.reporting.formats import MISSING, format_metric, format_ratio, format_speed
 
 Record = dict[str, Any]
+ON_DISK = "bytes on disk (ratio)"
+SPEED = "items/s: packed / teacher"
 
 
 def read_records(paths: Sequence[Path]) -> list[Record]:
@@ -27,16 +29,46 @@ def read_records(paths: Sequence[Path]) -> list[Record]:
 
 
 def records_table(records: Sequence[Record]) -> str:
-    """One row a record: cell, steps, metrics with their drops, nominal bytes, ratio, minutes."""
+    """One row a record: cell, steps, metrics with their drops, nominal bytes, ratio, minutes.
+
+    Bytes on disk and the packed file's speed stand before the minutes where any record has them.
+    """
     names = list(records[0]["metrics"]["student"])
     names.sort(key=lambda name: name != records[0]["metrics"]["primary_metric"])
     head = ["cell", "steps", *(f"{n}{d}" for n in names for d in ("", " drop")), "nominal bytes"]
-    rows = [[*head, "ratio", "minutes"], ["---"] * (len(head) + 2)]
-    rows += [_row(record, names) for record in records]
+    packed = _packed_columns(records)
+    rows = [[*head, "ratio", *packed, "minutes"], ["---"] * (len(head) + len(packed) + 2)]
+    rows += [_row(record, names, packed) for record in records]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _row(record: Record, names: Sequence[str]) -> list[str]:
+def _packed_columns(records: Sequence[Record]) -> list[str]:
+    """The titles of what any of the records knows of its packed file."""
+    found = [record["metrics"] for record in records]
+    on_disk = any("stored" in metrics["bytes"] for metrics in found)
+    timed = any("packed" in metrics.get("generation_seconds", {}) for metrics in found)
+    return [ON_DISK] * on_disk + [SPEED] * timed
+
+
+def _packed_cells(records: Sequence[Record], columns: Sequence[str]) -> list[str]:
+    """The mean over the records that have a packed file: a row's own, or those of its seeds."""
+    shown = dict.fromkeys(columns, MISSING)
+    found: list[dict[str, Any]] = [record["metrics"] for record in records]
+    sizes = [m["bytes"] for m in found if "stored" in m["bytes"]]
+    if sizes:
+        size, ratio = (mean(s[key] for s in sizes) for key in ("stored", "stored_ratio"))
+        shown[ON_DISK] = f"{round(size):,} ({format_ratio(ratio)})"
+    times = [m for m in found if "packed" in m.get("generation_seconds", {})]
+    if times:
+        speeds = [
+            mean(m["timed_items"] / m["generation_seconds"][who] for m in times)
+            for who in ("packed", "teacher")
+        ]
+        shown[SPEED] = " / ".join(map(format_speed, speeds))
+    return list(shown.values())
+
+
+def _row(record: Record, names: Sequence[str], packed: Sequence[str]) -> list[str]:
     metrics = record["metrics"]
     scores: list[str] = []
     for name in names:
@@ -49,6 +81,7 @@ def _row(record: Record, names: Sequence[str]) -> list[str]:
         *scores,
         f"{size['student_nominal']:,}",
         format_ratio(size["ratio"]),
+        *_packed_cells([record], packed),
         f"{record['seconds'] / 60:.1f}",
     ]
 
@@ -65,14 +98,16 @@ def read_recipes(folder: Path) -> dict[str, list[Record]]:
 def recipes_table(recipes: dict[str, list[Record]]) -> str:
     """One row a cell and recipe, the smallest loss first: drops as mean and spread over seeds.
 
-    The spread is the standard deviation (n - 1); each run's drop of the primary metric follows.
+    The spread is the standard deviation (n - 1); each run's drop of the primary metric follows,
+    then means of bytes on disk and of speed where any record has them.
     Raises ValueError when runs of one cell differ in steps, data or teacher.
     """
     first = next(iter(recipes.values()))[0]["metrics"]
     primary = first["primary_metric"]
     names = sorted(first["drop"], key=lambda name: name != primary)
     head = ["cell", "recipe", *(f"{name} drop" for name in names), f"{primary} drop by seed"]
-    rows = [[*head, "steps", "nominal bytes"], ["---"] * (len(head) + 2)]
+    packed = _packed_columns([record for records in recipes.values() for record in records])
+    rows = [[*head, "steps", "nominal bytes", *packed], ["---"] * (len(head) + len(packed) + 2)]
     for cell in sorted({r["metrics"]["cell"]["name"] for rs in recipes.values() for r in rs})[::-1]:
         found = {
             recipe: [r for r in records if r["metrics"]["cell"]["name"] == cell]
@@ -81,7 +116,10 @@ def recipes_table(recipes: dict[str, list[Record]]) -> str:
         _check_comparable(cell, [record for records in found.values() for record in records])
         present = [(recipe, records) for recipe, records in found.items() if records]
         present.sort(key=lambda item: mean(drops(item[1], primary)))
-        rows += [_recipe_row(cell, recipe, records, names) for recipe, records in present]
+        rows += [
+            [*_recipe_row(cell, recipe, records, names), *_packed_cells(records, packed)]
+            for recipe, records in present
+        ]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,23 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from dq_lightning.reporting.collect import Row
+from dq_lightning.reporting.costs import main_size, timed_writer
 from dq_lightning.reporting.figures import COLOURS, MARKERS, canvas, save
 from dq_lightning.reporting.formats import format_metric
 from dq_lightning.reporting.pareto import front, lower_is_better
 from dq_lightning.reporting.tables import teachers
 
-Cost = Callable[[Row], float | None]
+FAR_APART = 10
+
+
+@dataclass(frozen=True)
+class Cost:
+    """An axis: what it measures, of a row's student, and of the teacher that stands in the row."""
+
+    label: str
+    student: Callable[[Row], float | None]
+    teacher: Callable[[Row], float | None]
+    log: bool = False
 
 
 def write_figures(rows: Sequence[Row], folder: Path) -> None:
@@ -29,8 +41,8 @@ def write_figures(rows: Sequence[Row], folder: Path) -> None:
     with rc_context({"text.parse_math": False}):  # a name may hold dollars
         figures = {
             "grid": drop_figure(finished, primary),
-            "size": cost_figure(finished, primary, "nominal size, MB", _megabytes),
-            "time": cost_figure(finished, primary, "generation time, ms an item", _milliseconds),
+            "size": cost_figure(finished, primary, size_cost(finished)),
+            "time": cost_figure(finished, primary, time_cost(finished)),
         }
         for name, figure in figures.items():
             if figure is not None:
@@ -67,9 +79,46 @@ def drop_figure(rows: Sequence[Row], metric: str) -> Figure | None:
     return figure
 
 
-def cost_figure(rows: Sequence[Row], metric: str, label: str, cost: Cost) -> Figure | None:
+def size_cost(rows: Sequence[Row]) -> Cost:
+    """Bytes on disk where all rows have them, else nominal ones."""
+    size = main_size(rows)
+
+    def megabytes(count: float | None) -> float | None:
+        return count / 1e6 if count else None
+
+    label = f"{size.title.replace('on disk', 'size on disk')}, MB"
+    return Cost(
+        label,
+        lambda row: megabytes(row[size.size]),
+        lambda row: megabytes(row["teacher"]["bytes"]),
+        log=True,
+    )
+
+
+def time_cost(rows: Sequence[Row]) -> Cost:
+    """The packed file's time where all rows have it, else the student's own.
+
+    Logarithmic where times lie so far apart that a plain axis would draw the students in one place.
+    """
+    writer = timed_writer(rows)
+
+    def milliseconds(row: Row, who: str) -> float | None:
+        seconds = row["times"][f"{who}_seconds_an_item"]
+        return seconds * 1000 if seconds else None
+
+    times = [t for row in rows for who in (writer, "teacher") if (t := milliseconds(row, who))]
+    whose = "the packed file's" if writer == "packed" else "the student's"
+    return Cost(
+        f"{whose} generation time, ms an item",
+        lambda row: milliseconds(row, writer),
+        lambda row: milliseconds(row, "teacher"),
+        log=bool(times) and max(times) > FAR_APART * min(times),
+    )
+
+
+def cost_figure(rows: Sequence[Row], metric: str, cost: Cost) -> Figure | None:
     """The metric against a cost, one marker a bit-width, with Pareto front and teacher."""
-    points = [(x, row) for row in rows if (x := cost(row)) is not None]
+    points = [(x, row) for row in rows if (x := cost.student(row)) is not None]
     if not points:
         return None
     figure, axes = canvas()
@@ -88,14 +137,14 @@ def cost_figure(rows: Sequence[Row], metric: str, label: str, cost: Cost) -> Fig
     lower = lower_is_better(rows, metric)
     _draw_front(axes, [(x, row[metric]) for x, row in points], lower)
     _draw_teachers(axes, rows, metric, cost)
-    if cost is _megabytes:
+    if cost.log:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_locator(NullLocator())
     else:
         axes.set_xlim(left=0.0)
-    axes.set_xlabel(f"{label} (labels: encoder-decoder layers)")
+    axes.set_xlabel(f"{cost.label} (labels: encoder-decoder layers)")
     better = {None: "", True: " (lower is better)", False: " (higher is better)"}[lower]
     axes.set_ylabel(metric + better)
     axes.legend(frameon=False, fontsize=8)
@@ -112,21 +161,10 @@ def _draw_front(axes: Axes, points: Sequence[tuple[float, float]], lower: bool |
 def _draw_teachers(axes: Axes, rows: Sequence[Row], metric: str, cost: Cost) -> None:
     style: dict[str, Any] = {"marker": "*", "markersize": 11, "color": "black", "linestyle": ""}
     for teacher in teachers(rows):
-        x = teacher["bytes"] / 1e6 if teacher["bytes"] else None
-        if cost is _milliseconds:
-            times = [_milliseconds(row, "teacher") for row in rows if row["teacher"] == teacher]
-            x = next((time for time in times if time), None)
+        found = (cost.teacher(row) for row in rows if row["teacher"] == teacher)
+        x = next((value for value in found if value), None)
         if x is not None and metric in teacher["metrics"]:
             axes.plot(x, teacher["metrics"][metric], label="teacher", **style)
-
-
-def _megabytes(row: Row) -> float | None:
-    return row["nominal_bytes"] / 1e6 if row["nominal_bytes"] else None
-
-
-def _milliseconds(row: Row, who: str = "student") -> float | None:
-    seconds = row["times"][f"{who}_seconds_an_item"]
-    return None if seconds is None else seconds * 1000
 
 
 def _bits(row: Row) -> str:

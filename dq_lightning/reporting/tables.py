@@ -8,16 +8,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dq_lightning.reporting.collect import Row, columns, metric_names
-from dq_lightning.reporting.formats import (
-    MISSING,
-    format_bytes,
-    format_metric,
-    format_ratio,
-    markdown_table,
-)
+from dq_lightning.reporting.collect import Row, columns, metric_names, primary_metrics
+from dq_lightning.reporting.costs import NOMINAL, ON_DISK, teacher_size
+from dq_lightning.reporting.formats import MISSING, format_metric, format_share, markdown_table
 from dq_lightning.reporting.timing import timing_section
 
+_SIZES = (NOMINAL, ON_DISK)
 _FACTS = ("device", "seed")
 
 
@@ -35,8 +31,10 @@ def to_markdown(rows: Sequence[Row], name: str, command: str | None = None) -> s
 
     ``command`` is the sweep's, where it is known; otherwise those of its runs are shown.
     """
-    names = metric_names(rows)
-    header = ["cell", "status", *names, *(f"{n} drop" for n in names), "nominal size", "ratio"]
+    names, primary = metric_names(rows), primary_metrics(rows)
+    header = ["cell", "status", *names, *(f"{n} drop" for n in names)]
+    header += [title for size in _SIZES for title in size.header()]
+    header += [*(f"packed {n}" for n in primary), "identical"]
     body = [*_teacher_lines(rows, names), *_cell_lines(rows, names)]
     counts = Counter(row["status"] for row in rows)
     summary = ", ".join(f"{count} {status}" for status, count in counts.items()) or "none yet"
@@ -44,7 +42,11 @@ def to_markdown(rows: Sequence[Row], name: str, command: str | None = None) -> s
         f"# Sweep {name}",
         f"Cells: {summary}. A positive drop is worse than the teacher.",
         markdown_table(header, body),
+        "Nominal size counts parameters at their bits. On disk is the packed file, tokenizer and "
+        "all; identical: the share of test items that it writes as the student does. Both ratios "
+        "are against the teacher's float32 bytes.",
         *_provenance(rows, command),
+        *_unpacked(rows),
         *_failures(rows),
         *timing_section(rows, labels(rows)),
     ]
@@ -97,8 +99,8 @@ def _teacher_lines(rows: Sequence[Row], names: Sequence[str]) -> list[list[str]]
             MISSING,
             *(format_metric(t["metrics"].get(n), _metric_column(rows, n)) for n in names),
             *(MISSING for _ in names),
-            format_bytes(t["bytes"]),
-            format_ratio(1.0),
+            *teacher_size(t["bytes"], _SIZES),
+            *(MISSING for _ in (*primary_metrics(rows), "identical")),
         ]
         for t in teachers(rows)
     ]
@@ -111,8 +113,12 @@ def _cell_lines(rows: Sequence[Row], names: Sequence[str]) -> list[list[str]]:
             row["status"],
             *(format_metric(row.get(n), _metric_column(rows, n)) for n in names),
             *(format_metric(row.get(f"{n}_drop"), _metric_column(rows, n), True) for n in names),
-            format_bytes(row["nominal_bytes"]),
-            format_ratio(row["ratio"]),
+            *(text for size in _SIZES for text in size.shown(row)),
+            *(
+                format_metric(row.get(f"packed_{n}"), _metric_column(rows, n))
+                for n in primary_metrics(rows)
+            ),
+            format_share(row["packed_identical"]),
         ]
         for label, row in zip(labels(rows), rows, strict=True)
     ]
@@ -143,12 +149,30 @@ def commands_of(rows: Iterable[Row]) -> list[str]:
     return list(dict.fromkeys(str(command) for command in all_of_them if command))
 
 
+def packing_reasons(rows: Sequence[Row]) -> list[str]:
+    """Why packed files or their numbers are missing: a line a reason, with its cells."""
+    found: dict[str, list[str]] = {}
+    for label, row in zip(labels(rows), rows, strict=True):
+        if row["packed"]["reason"]:
+            what = "file not run" if row["stored_bytes"] else "no packed file"
+            found.setdefault(f"{what}, {row['packed']['reason']}", []).append(label)
+    return [
+        f"{', '.join(cells) if len(cells) <= 4 else f'{len(cells)} cells'}: {reason}"
+        for reason, cells in found.items()
+    ]
+
+
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return " ".join(f"{key} {_plain(item)}" for key, item in value.items())
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}" if abs(value) >= 10_000 else str(value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _unpacked(rows: Sequence[Row]) -> list[str]:
+    lines = [f"- {line}" for line in packing_reasons(rows)]
+    return ["## Not packed", "\n".join(lines)] if lines else []
 
 
 def _failures(rows: Sequence[Row]) -> list[str]:

@@ -4,17 +4,20 @@ import csv
 import io
 from collections.abc import Sequence
 
-from dq_lightning.reporting.collect import Row
-from dq_lightning.reporting.formats import MISSING, format_seconds, markdown_table
+from dq_lightning.reporting.collect import WRITERS, Row
+from dq_lightning.reporting.formats import (
+    format_ratio,
+    format_seconds,
+    format_speed,
+    markdown_table,
+)
 
-WHO = ("teacher", "student")
 TIMES = (
     "seconds",
-    "teacher_generation_seconds",
-    "student_generation_seconds",
+    *(f"{who}_generation_seconds" for who in WRITERS),
     "timed_items",
-    "teacher_items_per_second",
-    "student_items_per_second",
+    *(f"{who}_items_per_second" for who in WRITERS),
+    "packed_speedup",
     "started",
     "ended",
 )
@@ -37,26 +40,25 @@ def timing_section(rows: Sequence[Row], labels: Sequence[str]) -> list[str]:
             label,
             row["status"],
             format_seconds(row["times"]["seconds"]),
-            *(format_seconds(row["times"][f"{who}_generation_seconds"]) for who in WHO),
-            *(_speed(_speeds(row)[f"{who}_items_per_second"]) for who in WHO),
+            *(format_seconds(row["times"][f"{who}_generation_seconds"]) for who in WRITERS),
+            *(format_speed(_speeds(row)[f"{who}_items_per_second"]) for who in WRITERS),
+            format_ratio(row["times"]["packed_speedup"]),
         ]
         for label, row in zip(labels, rows, strict=True)
         if row["times"]["seconds"] is not None
     ]
     if not body:
         return []
-    header = ["cell", "status", "whole run", *(f"{who} generation" for who in WHO)]
-    header += [f"{who} items/s" for who in WHO]
+    header = ["cell", "status", "whole run", *(f"{who} generation" for who in WRITERS)]
+    header += [*(f"{who} items/s" for who in WRITERS), "speed-up"]
     counts = sorted({row["times"]["timed_items"] for row in rows} - {None})
     items = f" Generation is timed on {', '.join(map(str, counts))} test items." if counts else ""
     note = "Clocks of the machine that ran the cell; they differ from run to run." + items
+    if any(row["times"]["packed_generation_seconds"] is not None for row in rows):
+        note += " Packed: the file on disk, run on the CPU; its speed-up is against the teacher."
     return ["## Time", note, markdown_table(header, body)]
 
 
 def _speeds(row: Row) -> dict[str, float | None]:
-    an_item = {who: row["times"][f"{who}_seconds_an_item"] for who in WHO}
+    an_item = {who: row["times"][f"{who}_seconds_an_item"] for who in WRITERS}
     return {f"{who}_items_per_second": 1 / s if s else None for who, s in an_item.items()}
-
-
-def _speed(items_per_second: float | None) -> str:
-    return MISSING if items_per_second is None else f"{items_per_second:,.1f}"

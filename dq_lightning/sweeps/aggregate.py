@@ -1,7 +1,6 @@
 """Keeps a sweep's folder up to date: its manifest, and its report after every job."""
 
 import atexit
-import contextlib
 import logging
 import os
 import shlex
@@ -22,6 +21,7 @@ from dq_lightning.reporting.collect import Row, collect
 from dq_lightning.reporting.report import write_report
 from dq_lightning.reporting.terminal import print_sweep_table
 from dq_lightning.sweeps.manifest import Cell, Manifest
+from dq_lightning.sweeps.outcome import CellError
 from dq_lightning.sweeps.search import check_direction
 from dq_lightning.sweeps.wandb_summary import log_sweep
 
@@ -108,10 +108,11 @@ def _locked(sweep_dir: Path) -> FileLock:
 
 
 def _outcome(rows: Sequence[Row]) -> str:
+    """Failed also without any row: the sweep ended before its cells were planned."""
     states = {row["status"] for row in rows}
-    if states <= {"finished"}:
+    if states == {"finished"}:
         return "finished"
-    return "failed" if "failed" in states else "interrupted"
+    return "failed" if not states or "failed" in states else "interrupted"
 
 
 def _cell(config: DictConfig) -> Cell:
@@ -131,15 +132,13 @@ def _sweep_dir(config: DictConfig) -> Path:
 
 def _record_early_failure(config: DictConfig, job_return: JobReturn) -> None:
     """A job that failed before it opened its artifact still gets its line in the report."""
-    if job_return.status != JobStatus.FAILED:
-        return
-    artifact = Artifact(str(config.hydra.runtime.output_dir))
-    status: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError):
-        status = artifact.read_json("status.json")
-    if status.get("status") == "failed":
-        return
     # the public property raises the error instead of returning it
     error = job_return._return_value  # pyright: ignore[reportPrivateUsage]
+    if job_return.status != JobStatus.FAILED or isinstance(error, CellError):
+        return
+    artifact = Artifact(str(config.hydra.runtime.output_dir))
+    status = artifact.read_object("status.json")
+    if status.get("pid") == os.getpid() and status.get("status") in ("failed", "interrupted"):
+        return
     name = " ".join(job_return.overrides or []) or artifact.run_dir.name
     artifact.write_json("status.json", {"cell": {"name": name}} | status | failure(error))

@@ -48,27 +48,30 @@ def run_cell(cfg: DictConfig) -> float | None:
 
     A finished cell returns at once (but for sweep.rerun), an interrupted one goes on from its last
     checkpoint, a failed one starts anew. Another process that runs the same cell is waited for.
+    Where each rank is started by others (srun, torchrun), rank 0 alone prepares the folder.
     """
     from dq_lightning.run import run
 
     artifact = Artifact(cfg.paths.output_dir)
-    if not is_first_rank():  # rank 0 has prepared the folder and holds the lock
-        return run(_from_last_checkpoint(cfg, artifact))
-    with _alone(artifact.run_dir):
+    first = is_first_rank()
+    with _alone(artifact.run_dir) if first else contextlib.nullcontext():
         metric = finished_metric(artifact.run_dir)
         if metric is not None and not cfg.sweep.rerun:
             return metric
-        # running: that process is gone, because the lock is ours
-        if state(artifact.run_dir) not in ("running", "interrupted"):
-            shutil.rmtree(artifact.checkpoints, ignore_errors=True)
-        return run(_from_last_checkpoint(cfg, artifact))
+        # running: under the lock, of a process that is gone; for other ranks, of rank 0's start
+        goes_on = state(artifact.run_dir) in ("running", "interrupted")
+        if first and not goes_on:
+            _clear(artifact)
+        last = artifact.checkpoints / "last.ckpt"
+        with open_dict(cfg):
+            cfg.ckpt = str(last) if goes_on and last.is_file() else None
+        return run(cfg)
 
 
-def _from_last_checkpoint(cfg: DictConfig, artifact: Artifact) -> DictConfig:
-    last = artifact.checkpoints / "last.ckpt"
-    with open_dict(cfg):
-        cfg.ckpt = str(last) if last.is_file() else None
-    return cfg
+def _clear(artifact: Artifact) -> None:
+    """Remove what says how far an earlier start got."""
+    shutil.rmtree(artifact.checkpoints, ignore_errors=True)
+    (artifact.run_dir / "progress.json").unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

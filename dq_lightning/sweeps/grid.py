@@ -18,16 +18,13 @@ from dq_lightning.choices import cell_id, plain
 from dq_lightning.reporting.report import write_report
 from dq_lightning.sweeps.cell import cell_name
 from dq_lightning.sweeps.manifest import Cell, Manifest
-from dq_lightning.sweeps.outcome import finished_metric
+from dq_lightning.sweeps.outcome import CellError, finished_metric
 from dq_lightning.sweeps.pool import Job, run_jobs
 from dq_lightning.sweeps.slots import Slot
 from dq_lightning.sweeps.view import View, sweep_view
 
 _REPORT_SECONDS = 15.0
-
-
-class CellError(ValueError):
-    """A cell that failed; its message is the cell's own last line."""
+_KILLED = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # by someone else
 
 
 @dataclass
@@ -107,10 +104,11 @@ class Grid:
 
     def _conclude(self, planned: Planned, view: View) -> None:
         metric = finished_metric(planned.cell.folder)
-        if planned.job.exit_code == 0 and metric is not None:
+        # a crash while a process leaves costs nothing that it has finished
+        if metric is not None and (planned.job.exit_code == 0 or _began(planned.cell, planned.job)):
             planned.succeed(metric)
         else:
-            planned.fail(_record_death(planned.cell, planned.job))
+            planned.fail(record_death(planned.cell, planned.job))
         view.end(planned.cell.id, planned.well)
         self.context.callbacks.on_job_end(config=planned.config, job_return=planned.result)
 
@@ -128,20 +126,34 @@ def _resolved(config: DictConfig) -> str:
     )
 
 
-def _record_death(cell: Cell, job: Job) -> str:
-    """Why a cell failed, written down for a process that could not do so itself."""
+def record_death(cell: Cell, job: Job) -> str:
+    """Why a cell failed, written down for a process that could not do so itself.
+
+    A cell that was killed, or whose process ended before it went on with the cell, is interrupted:
+    the next start goes on from its last checkpoint.
+    """
     artifact = Artifact(cell.folder)
     status = artifact.read_object("status.json")
-    if status.get("status") in ("failed", "interrupted"):
+    before = status.get("status")
+    began = _began(cell, job)
+    if began and before in ("failed", "interrupted"):
         return status["error"]
     code = job.exit_code or 0
     how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     hint = "; so the system ends what takes too much memory" if code == -signal.SIGKILL else ""
     error = f"The process ended with {how}{hint}. What it printed is in {job.log}"
+    goes_on = -code in _KILLED or (not began and before in ("running", "interrupted"))
     lines = job.log.read_text(encoding="utf-8", errors="replace").splitlines()
-    record = {"status": "failed", "error": error, "traceback": "\n".join(lines[-40:])}
+    record = {"status": "interrupted" if goes_on else "failed", "error": error}
+    record["traceback"] = "\n".join(lines[-40:])
     artifact.write_json("status.json", {"cell": {"name": cell.name}} | status | record)
     return error
+
+
+def _began(cell: Cell, job: Job) -> bool:
+    """Whether the cell's status is of this process, and not of an earlier start."""
+    assert job.process is not None
+    return Artifact(cell.folder).read_object("status.json").get("pid") == job.process.pid
 
 
 class _Report:

@@ -12,7 +12,7 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, configure_log, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 _MODULE = "hydra_plugins.dq_lightning"
 
@@ -53,7 +53,9 @@ class ProcessLauncher(Launcher):
 
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        available = visible_devices(self.accelerator)
+        # a run that names its devices by number must see them all: they are not divided
+        numbered = OmegaConf.is_list(self.devices)
+        available = () if numbered else visible_devices(self.accelerator)
         each = num_devices(self.devices, available)
         slots = divide(self.jobs, available, each, self.share)
         grid = Grid(self.context, self.config, Path(str(self.config.hydra.sweep.dir)).resolve())

@@ -6,6 +6,10 @@ from typing import Any
 from dq_lightning.artifacts.artifact import Artifact
 
 
+class CellError(ValueError):
+    """A cell that failed; its message is the cell's own last line, which its folder holds too."""
+
+
 def state(folder: Path) -> str | None:
     """The status that the run wrote last; None before it wrote one."""
     return Artifact(folder).read_object("status.json").get("status")

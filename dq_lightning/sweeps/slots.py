@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +32,10 @@ def divide(
     which on CPU is its number of processes. share: runs at a time on one set of devices. The cores
     are divided between the runs and their processes unless OMP_NUM_THREADS is set already.
     """
-    if jobs is not None and jobs < 1:
-        raise ValueError(f"jobs={jobs} runs nothing; write jobs=1 or more.")
+    counts = {"jobs": 1 if jobs is None else jobs, "hydra.launcher.share": share}
+    for key, number in counts.items():
+        if type(number) is not int or number < 1:
+            raise ValueError(f"{key}={number} is no whole number from 1; write one, as {key}=2.")
     sets = [
         devices[first : first + devices_per_job]
         for first in range(0, len(devices) - devices_per_job + 1, devices_per_job)
@@ -66,12 +69,15 @@ def visible_devices(accelerator: str) -> tuple[str, ...]:
 
 
 def num_devices(devices: Any, available: tuple[str, ...]) -> int:
-    """How many devices a run with this trainer.devices trains on; on CPU, how many processes."""
-    if devices in ("auto", -1, "-1"):
+    """How many devices a run with this trainer.devices trains on; on CPU, how many processes.
+
+    1 for what `check_config` will refuse, in the run itself.
+    """
+    if devices in ("auto", -1):
         return max(1, len(available))
-    if isinstance(devices, str) and "," in devices:
-        return len(devices.split(","))
-    return int(devices) if isinstance(devices, (int, str)) else len(devices)
+    is_list = isinstance(devices, Sequence) and not isinstance(devices, str)
+    given: Any = len(devices) if is_list else devices
+    return given if type(given) is int and given > 0 else 1
 
 
 def num_cores() -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 from dq_lightning.artifacts.artifact import Artifact
 from dq_lightning.reporting.collect import Row, columns
+from dq_lightning.reporting.costs import ON_DISK, main_size
 from dq_lightning.reporting.pareto import best_row
 
 _FIGURES = ("grid", "size", "time")
@@ -55,7 +56,9 @@ def _summary(rows: Sequence[Row]) -> dict[str, Any]:
     best = best_row(rows, primary)
     if best is None or primary is None:
         return counts
-    return counts | {"best/cell": best["cell"], f"best/{primary}": best[primary]}
+    sizes = ("stored_bytes", "stored_ratio", "packed_identical", f"packed_{primary}")
+    known = {f"best/{name}": best[name] for name in sizes if best.get(name) is not None}
+    return counts | {"best/cell": best["cell"], f"best/{primary}": best[primary], **known}
 
 
 def _primary(rows: Sequence[Row]) -> str | None:
@@ -65,6 +68,7 @@ def _primary(rows: Sequence[Row]) -> str | None:
 def _report(project: str, name: str, rows: Sequence[Row]) -> str:
     """What a W&B report of this sweep shows, panel by panel."""
     metric = _primary(rows) or "the primary metric"
+    size = "stored" if main_size(rows) is ON_DISK else "student_nominal"
     return "\n".join(
         [
             f"# {name}",
@@ -76,7 +80,8 @@ def _report(project: str, name: str, rows: Sequence[Row]) -> str:
             "| --- | --- | --- |",
             "| table | job type `sweep` | `grid_table` |",
             "| images | job type `sweep` | `grid`, `size`, `time` |",
-            f"| scatter | cells | x `bytes/student_nominal` (log), y `drop/{metric}` |",
+            f"| scatter | cells | x `bytes/{size}` (log), y `drop/{metric}` |",
+            f"| scatter | cells | x `items_per_second/packed`, y `drop/{metric}` |",
             "| lines | cells | `train/*` and `validation/*` over `trainer/global_step` |",
             "| table | cells | `predictions` |",
             "",

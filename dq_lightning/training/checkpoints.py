@@ -81,7 +81,9 @@ class BestAndLast(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         # The trainer forgets the best score so far when a run is resumed in another folder.
-        super().load_state_dict({**state_dict, "dirpath": self.dirpath})
+        if Path(state_dict["best_model_path"]).is_file():
+            super().load_state_dict({**state_dict, "dirpath": self.dirpath})
+        # else: none so far, or a process killed after a new best, before the next last.ckpt
 
 
 def load_best(

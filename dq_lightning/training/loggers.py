@@ -66,12 +66,18 @@ def log_results(
     predictions: Sequence[Mapping[str, Any]],
     samples: int,
 ) -> None:
-    """Give every logger the final numbers, and W&B a table of the first `samples` predictions."""
+    """Give every logger the final numbers, and W&B a table of the first `samples` predictions.
+
+    `packed/<metric>` and `packed/identical` where the packed file was run.
+    """
     numbers = {
         f"{group}/{name}": value
         for group in ("teacher", "student", "drop", "bytes", "generation_seconds")
         for name, value in metrics[group].items()
     }
+    packed = metrics.get("packed") or {}
+    scores = {**(packed.get("scores") or {}), "identical": packed.get("identical")}
+    numbers |= {f"packed/{name}": value for name, value in scores.items() if value is not None}
     for name, seconds in metrics["generation_seconds"].items():
         numbers[f"items_per_second/{name}"] = metrics["timed_items"] / seconds
     columns = ["source", "references", "student", "teacher"]

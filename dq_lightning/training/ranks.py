@@ -24,7 +24,7 @@ from pytorch_lightning.plugins.environments import (
     LightningEnvironment,  # pyright: ignore[reportPrivateImportUsage]
 )
 
-_FOLDER = "DQ_LIGHTNING_RANKS"  # where a rank started here says how it fares
+_FOLDER = "DQ_LIGHTNING_RANKS"  # of a run that starts its ranks: where each says how it fares
 _GIVEN = ("LOCAL_RANK", "RANK", "JSM_NAMESPACE_RANK", "OMPI_COMM_WORLD_RANK")
 _TERMINATED = 128 + signal.SIGTERM
 
@@ -44,10 +44,10 @@ def starts_ranks() -> bool:
     return tasks == 1 and not any(name in os.environ for name in _GIVEN)
 
 
-def cluster() -> list[LightningEnvironment] | None:
-    """The trainer's plugins: without this one it leaves all to SLURM wherever it sees SLURM."""
+def cluster() -> list[LightningEnvironment]:
+    """A plugin for the trainer, which leaves all to SLURM without it wherever it sees SLURM."""
     started = _FOLDER in os.environ
-    return [LightningEnvironment()] if started or starts_ranks() else None
+    return [LightningEnvironment()] if started or starts_ranks() else []
 
 
 class RankError(RuntimeError):
@@ -86,14 +86,13 @@ class Ranks:
 
     def __enter__(self) -> "Ranks":
         port = os.environ.get("MASTER_PORT") or str(LightningEnvironment().main_port)
-        own = {"LOCAL_RANK": "0", "MASTER_PORT": port}
+        own = {"LOCAL_RANK": "0", "MASTER_PORT": port, _FOLDER: str(self.folder)}
         own["MASTER_ADDR"] = os.environ.get("MASTER_ADDR", "127.0.0.1")
         self._environment = {name: os.environ.get(name) for name in own}
         for rank in range(1, self.num):
-            more = {"LOCAL_RANK": str(rank), _FOLDER: str(self.folder)}
             self.processes[rank] = subprocess.Popen(
                 self.command,
-                env=os.environ | own | more,
+                env=os.environ | own | {"LOCAL_RANK": str(rank)},
                 stdin=subprocess.PIPE,  # its end tells them of ours, however that came
                 start_new_session=True,  # a terminal's Ctrl-C is for this process alone
             )
@@ -104,7 +103,7 @@ class Ranks:
 
     def _listen(self) -> None:
         """Hear of signals that Python cannot handle while this process waits in a collective."""
-        with contextlib.suppress(ValueError):  # not the main thread
+        if threading.current_thread() is threading.main_thread():  # no other may ask for it
             reader, writer = os.pipe()
             for end in (reader, writer):
                 os.set_blocking(end, False)

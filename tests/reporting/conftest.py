@@ -29,8 +29,11 @@ def cell_of(weight: int, encoder: int, decoder: int) -> dict[str, Any]:
     }
 
 
-def metrics_of(cell: dict[str, Any], wer: float | None = 34.12) -> dict[str, Any]:
-    return {
+def metrics_of(
+    cell: dict[str, Any], wer: float | None = 34.12, packed: bool = True
+) -> dict[str, Any]:
+    """As a run writes them; not `packed`: as runs wrote them before there was a packed file."""
+    found = {
         "teacher": {"per": 5.2, "wer": 30.0},
         "student": {"per": 7.25, "wer": wer},
         "drop": {"per": 2.05, "wer": None if wer is None else wer - 30.0},
@@ -42,6 +45,34 @@ def metrics_of(cell: dict[str, Any], wer: float | None = 34.12) -> dict[str, Any
         "timed_items": 1000,
         "run": {"steps": 1200, "items": {"train": 110_000, "test": 1000}},
     }
+    if packed:
+        found["bytes"] |= {"stored": 987_654, "stored_ratio": 12.5}
+        found["generation_seconds"]["packed"] = 2.0
+        found["packed"] = packed_of(wer)
+    return found
+
+
+def packed_of(wer: float | None = 34.12, reason: str | None = None) -> dict[str, Any]:
+    """Of a file that writes two test items in a thousand otherwise; or why there is none."""
+    if reason:
+        nothing = dict.fromkeys(("file", "bytes", "engine", "scores", "drop", "identical"))
+        return nothing | {"positions_bits": None, "reason": reason}
+    worse = None if wer is None else wer + 0.1
+    return {
+        "file": "model.dq",
+        "bytes": 987_654,
+        "positions_bits": 8,
+        "engine": "native",
+        "scores": {"per": 7.27, "wer": worse},
+        "drop": {"per": 0.02, "wer": 0.1},
+        "identical": 0.998,
+        "reason": None,
+    }
+
+
+@pytest.fixture(name="packed_of")
+def give_packed_of() -> Callable[..., dict[str, Any]]:
+    return packed_of
 
 
 @pytest.fixture
@@ -61,9 +92,10 @@ def make_run(tmp_path: Path) -> MakeRun:
 
 @pytest.fixture
 def sweep(tmp_path: Path, make_run: MakeRun) -> Path:
-    """Four finished cells, one failed with a table-breaking message, one still running."""
+    """Four finished cells, the last without a packed file; one failed with a table-breaking
+    message, one still running."""
     for number, cell in enumerate([(16, 3, 3), (8, 6, 3), (2, 6, 3), (8, 1, 1)]):
-        make_run(str(number), *cell)
+        make_run(str(number), *cell, packed=number < 3)
     failed = Artifact(tmp_path / "sweep" / "4")
     with pytest.raises(RuntimeError), failed.running(cell_of(4, 6, 3)):
         raise RuntimeError("first | line\nout of memory")
@@ -112,7 +144,11 @@ def write_curves(artifact: Artifact, score: float, steps: int = 1200) -> None:
 def write_cell(
     folder: Path, bits: int, layers: str, state: str, seed: int = 28, items: int = 40
 ) -> dict[str, Any]:
-    """One run folder as a run in that state leaves it, and its entry in the manifest."""
+    """One run folder as a run in that state leaves it, and its entry in the manifest.
+
+    The state `unpacked` is a finished one of before there were packed files.
+    """
+    packed, state = state != "unpacked", state.replace("unpacked", "finished")
     encoder, _, decoder = layers.partition("-")
     cell = cell_of(bits, int(encoder), int(decoder or encoder))
     name = f"{cell['name'].replace(' ', '_')}_{bits}{seed}{layers}"
@@ -144,20 +180,25 @@ def write_cell(
         status |= {"error": error, "seconds": 61.0}
     if state == "finished":
         status["seconds"] = 40.0 * int(encoder)
-        metrics = metrics_of(cell, wer=score)
-        size = int(
-            12_345_678 * (bits + 1) / 34 * sum(map(int, cell["name"].split()[1].split("-"))) / 12
-        )
-        metrics["bytes"] = {
-            "teacher": 12_345_678,
-            "student_nominal": size,
-            "ratio": 12_345_678 / size,
-        }
-        metrics["generation_seconds"]["student"] = 1.0 + 0.6 * int(encoder) + bits / 50
-        artifact.write_json("metrics.json", metrics)
+        artifact.write_json("metrics.json", measured(cell, score, packed))
         artifact.write_jsonl("predictions.jsonl", [prediction(n, bits) for n in range(items)])
     artifact.write_json("status.json", status)
     return entry
+
+
+def measured(cell: dict[str, Any], score: float, packed: bool) -> dict[str, Any]:
+    """Metrics whose sizes and times go with bits and layers."""
+    metrics = metrics_of(cell, wer=score, packed=packed)
+    bits, encoder = cell["weight_bits"], cell["encoder_layers"]
+    teacher = 12_345_678
+    size = int(teacher * (bits + 1) / 34 * (encoder + cell["decoder_layers"]) / 12)
+    metrics["bytes"] |= {"student_nominal": size, "ratio": teacher / size}
+    metrics["generation_seconds"]["student"] = 1.0 + 0.6 * encoder + bits / 50
+    if packed:
+        stored = size + 20_000
+        metrics["bytes"] |= {"stored": stored, "stored_ratio": teacher / stored}
+        metrics["generation_seconds"]["packed"] = 0.2 + 0.1 * encoder
+    return metrics
 
 
 def prediction(number: int, bits: int) -> dict[str, Any]:

@@ -28,16 +28,54 @@ def test_rows_are_sorted_by_bits_and_layers_as_numbers(sweep: Path) -> None:
 def test_columns_are_the_agreed_ones(sweep: Path) -> None:
     agreed = (
         "cell weight_bits embedding_bits activation_bits encoder_layers decoder_layers status "
-        "wer per wer_drop per_drop nominal_bytes ratio"
+        "wer per wer_drop per_drop nominal_bytes ratio "
+        "stored_bytes stored_ratio packed_identical packed_wer"
     )
     rows = collect(sweep)
     assert columns(rows) == [*agreed.split(), "run_dir", "error"]
     finished = next(row for row in rows if row["cell"] == "2-2-8 6-3")
-    assert [finished[name] for name in columns(rows)][:13] == [
+    assert [finished[name] for name in columns(rows)][:17] == [
         "2-2-8 6-3", 2, 2, 8, 6, 3, "finished", 34.12, 7.25,
-        pytest.approx(4.12), 2.05, 1_234_567, 10.0,
+        pytest.approx(4.12), 2.05, 1_234_567, 10.0, 987_654, 12.5, 0.998, pytest.approx(34.22),
     ]  # fmt: skip
     assert finished["teacher"]["metrics"] == {"per": 5.2, "wer": 30.0}
+
+
+def test_a_cell_without_a_packed_file_has_empty_columns(sweep: Path) -> None:
+    rows = {row["cell"]: row for row in collect(sweep)}
+    packed = ("stored_bytes", "stored_ratio", "packed_identical", "packed_wer")
+    for name in ("8-8-8 1-1", "2-2-8 1-1"):  # finished without one; running
+        assert [rows[name].get(column) for column in packed] == [None] * 4
+        assert rows[name]["packed"]["reason"] is None
+        assert rows[name]["times"]["packed_speedup"] is None
+    assert rows["2-2-8 6-3"]["times"]["packed_seconds_an_item"] == 0.002
+    assert rows["2-2-8 6-3"]["times"]["packed_speedup"] == 6.25
+
+
+@pytest.mark.parametrize(
+    "packed", [3, [], {"scores": [1], "identical": "all"}, {"scores": {"wer": "x"}, "drop": None}]
+)
+def test_a_broken_packed_entry_does_not_raise(sweep: Path, packed: object) -> None:
+    artifact = Artifact(sweep / "2")
+    artifact.write_json("metrics.json", artifact.read_json("metrics.json") | {"packed": packed})
+    row = next(row for row in collect(sweep) if row["run_dir"] == "2")
+    assert (row["wer"], row["packed_identical"], row["packed_wer"]) == (34.12, None, None)
+
+
+def test_a_reason_is_one_line(sweep: Path) -> None:
+    artifact = Artifact(sweep / "2")
+    packed = {"reason": "no compiler\n  was found", "scores": None}
+    artifact.write_json("metrics.json", artifact.read_json("metrics.json") | {"packed": packed})
+    row = next(row for row in collect(sweep) if row["run_dir"] == "2")
+    assert row["packed"]["reason"] == "no compiler was found"
+
+
+@pytest.mark.parametrize("primary", [3, ["wer"], None])
+def test_a_primary_metric_that_is_no_name_does_not_raise(sweep: Path, primary: object) -> None:
+    artifact = Artifact(sweep / "2")
+    metrics = artifact.read_json("metrics.json") | {"primary_metric": primary}
+    artifact.write_json("metrics.json", metrics)
+    assert "packed_wer" in columns(collect(sweep))
 
 
 def test_failed_and_running_cells_keep_their_place(sweep: Path) -> None:

@@ -95,6 +95,20 @@ def test_cells_say_what_they_are(make_sweep, nine) -> None:
     assert data["cells"][data["best"]]["label"] == "4-4-8 6-6"
     assert data["metrics"] == [{"name": "wer", "lower": True}, {"name": "per", "lower": True}]
     assert data["teachers"][0]["seconds_an_item"] == 0.0125
+    assert (data["size"], data["time"]) == ("stored", "packed")
+    cell = cells["4-4-8 1-1"]
+    assert cell["sizes"] == {"student_nominal": 302_590, "stored": 322_590}
+    assert cell["stored_ratio"] == pytest.approx(12_345_678 / 322_590)
+    assert cell["packed_seconds_an_item"] == pytest.approx(0.0003)
+    assert cell["speedup"] == pytest.approx(12.5 / 0.3)
+    assert cell["packed"]["identical"] == 0.998
+    assert cells["8-8-8 6-6"]["packed"]["scores"] == {}
+
+
+def test_one_cell_without_a_packed_file_leaves_the_numbers_that_all_have(make_sweep) -> None:
+    data = data_of(make_sweep([(2, "1", "finished"), (4, "1", "unpacked"), (8, "1", "running")]))
+    assert (data["size"], data["time"]) == ("student_nominal", "student")
+    assert [cell["stored_ratio"] is None for cell in data["cells"]] == [False, True, True]
     assert data["facts"]["commit"] == ["0123456789"]
 
 
@@ -229,25 +243,6 @@ def test_every_file_is_written(make_sweep) -> None:
     before = (folder / "size.svg").read_bytes()
     write_report(folder)
     assert (folder / "size.svg").read_bytes() == before
-
-
-def test_figures_take_any_name(make_sweep) -> None:
-    folder = make_sweep([(2, "1", "finished")])
-    run = Artifact(collect(folder)[0]["folder"])
-    cell = {"name": "_$\\frac{$_", "weight_bits": None}
-    run.write_json("metrics.json", run.read_json("metrics.json") | {"cell": cell})
-    sweep_figures.write_figures(collect(folder), folder)
-    assert sorted(file.name for file in folder.glob("*.png")) == ["size.png", "time.png"]
-
-
-def test_figures_wait_for_the_last_cell(make_sweep, monkeypatch) -> None:
-    drawn: list[Path] = []
-    monkeypatch.setattr(sweep_figures, "write_figures", lambda rows, folder: drawn.append(folder))
-    folder = make_sweep([(2, "1", "finished"), (4, "3", "queued")], "running")
-    write_report(folder)
-    assert drawn == []
-    write_report(folder, figures=True)
-    assert drawn == [folder]
 
 
 def test_nothing_to_show_is_a_page_too(tmp_path: Path) -> None:

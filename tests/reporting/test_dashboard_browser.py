@@ -113,15 +113,8 @@ def test_charts_are_drawn(page: Browser) -> None:
 
 def test_the_head_says_how_far_the_sweep_is(page: Browser) -> None:
     text = page.value("document.querySelector('header').innerText")
-    for words in (
-        "grid-0a1b2c",
-        "9 cells",
-        "6 finished",
-        "1 failed",
-        "1 queued",
-        "31.87",
-        "-m quant",
-    ):
+    counts = ("9 cells", "6 finished", "1 failed", "1 queued")
+    for words in ("grid-0a1b2c", *counts, "31.87", "-m quant"):
         assert words in text
     assert "written 20" in page.value("find('written').textContent")
     assert page.value("find('updating').hidden") is False
@@ -134,12 +127,58 @@ def test_the_grid_switches_quantities(page: Browser) -> None:
     page.choose("metric", "per")
     assert "+2.05" in page.value(labels)
     assert page.value("find('metric-again').value") == "per"
-    page.choose("quantity", "compression ratio")
+    page.choose("quantity", "nominal compression ratio")
     assert "68.0\u00d7" in page.value(labels)
+    page.choose("quantity", "compression ratio on disk")
+    assert "61.3\u00d7" in page.value(labels)
+    page.choose("quantity", "speed-up of the packed file")
+    assert "41.7\u00d7" in page.value(labels)
     page.choose("rows", "all")
     assert "3 runs" in page.value("find('heatmap').textContent")
     page.choose("several", "mean")
     assert "shows their mean" in page.value("find('heatmap-note').textContent")
+
+
+def axis_title(page: Browser, chart: str) -> str:
+    return page.value(f"find('{chart}').layout.xaxis.title.text")
+
+
+def test_costs_are_those_of_the_packed_file(page: Browser) -> None:
+    assert axis_title(page, "by-size") == "size on disk, MiB"
+    assert axis_title(page, "by-time") == "generation time of the packed file, ms an item"
+    assert page.value("find('by-time').layout.xaxis.type") == "log"
+    hover = page.value("hoverOf(data.cells.find((cell) => cell.label === '4-4-8 1-1'))")
+    assert hover.split("<br>")[3:] == [
+        "295.50 KiB nominal, 40.8\u00d7 smaller", "1.68 ms an item",
+        "<b>on disk</b> 315.03 KiB, 38.3\u00d7 smaller",
+        "per 7.27, wer 53.97, 99.80 % as the student",
+        "0.3 ms an item, 41.7\u00d7 the teacher's speed",
+    ]  # fmt: skip
+    tiles = page.value("find('tiles').innerText")
+    assert "(on disk)\n61.3\u00d7" in tiles and "fastest packed file\n41.7\u00d7" in tiles
+    page.choose("size", "nominal")
+    page.choose("time", "student")
+    assert axis_title(page, "by-size") == "nominal size, MiB"
+    assert axis_title(page, "by-time") == "generation time of the student, ms an item"
+    assert page.value("find('by-time').layout.xaxis.type") == "linear"
+
+
+def test_cells_without_a_packed_file_have_gaps(
+    browser: Browser, make_sweep: Callable[..., Path]
+) -> None:
+    folder = make_sweep([(2, "1", "finished"), (4, "1", "unpacked")])
+    write_report(folder, figures=False)
+    page = browser.open(folder)
+    assert page.value("find('size').value") == "student_nominal"
+    assert axis_title(page, "by-time").startswith("generation time of the student")
+    titles = page.value("[...document.querySelectorAll('#table thead th')].map((e) => e.innerText)")
+    at = titles.index("on disk") + 1
+    assert page.column("table", at) == ["196.83 KiB", "\u2013"]
+    assert page.column("table", titles.index("speed-up") + 1) == ["41.7\u00d7", "\u2013"]
+    assert "smallest (nominal)" in page.value("find('tiles').innerText")
+    page.choose("size", "on disk")
+    assert page.value("document.querySelectorAll('#by-size .scatterlayer .point').length") == 1 + 1
+    assert page.complaints() == []
 
 
 def test_the_table_sorts(page: Browser) -> None:
@@ -219,7 +258,7 @@ def test_configs_are_compared(page: Browser) -> None:
 def test_a_reload_keeps_the_readers_place(page: Browser) -> None:
     page.type("filter", "8-8")
     page.choose("student", "2-2-8 6-6")
-    page.choose("quantity", "compression ratio")
+    page.choose("quantity", "nominal compression ratio")
     page.script("scrollTo(0, 600)")
     page.script("find('filter').focus({ preventScroll: true }); window.before = true; load()")
     assert page.value("window.before") is None

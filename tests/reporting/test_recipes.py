@@ -56,6 +56,26 @@ def test_means_and_spreads_best_first(folder):
     assert drops(recipes["b"][:0], "wer") == []
 
 
+def packed(made, size, seconds):
+    made["metrics"]["bytes"] |= {"stored": size, "stored_ratio": 10_000_000 / size}
+    made["metrics"] |= {"generation_seconds": {"teacher": 5.0, "packed": seconds}}
+    made["metrics"]["timed_items"] = 10
+    return made
+
+
+def test_packed_files_are_means_over_the_seeds_that_have_one(folder):
+    extra = [
+        ("c", packed(record(9.0, s), n, t)) for s, n, t in ((1, 400_000, 1.0), (2, 600_000, 0.5))
+    ]
+    head, _, *rows = recipes_table(
+        read_recipes(folder([*extra, ("c", record(9.0, 3))]))
+    ).splitlines()
+    assert head.endswith("| nominal bytes | bytes on disk (ratio) | items/s: packed / teacher |")
+    assert [row.split(" | ", 6)[6] for row in rows] == [
+        "500,000 | - | - |", "500,000 | - | - |", "500,000 | 500,000 (20.8x) | 15.0 / 2.0 |",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("run", "name"), [({"steps": 200}, "steps"), ({"test_rows": 9}, "test rows")]
 )
@@ -73,6 +93,19 @@ def test_figures_are_the_same_bytes_for_the_same_records(folder, tmp_path):
             save(draw(), file)
         one, two = (file.read_bytes() for file in files)
         assert one == two and one.startswith(b"<?xml") and len(one) > 5_000
+
+
+def test_sizes_of_the_grid_are_on_disk_where_all_records_have_them():
+    records = [packed(record(1.0, 1), 400_000, 1.0), packed(record(2.0, 2), 700_000, 1.0)]
+    assert [grid_label(records), grid_label([*records, record(3.0, 3)])] == [
+        ("size on disk", [0.4, 0.7]),
+        ("nominal size", [0.5, 0.5, 0.5]),
+    ]
+
+
+def grid_label(records):
+    axes = grid_figure(records).axes[0]
+    return axes.get_xlabel().partition(",")[0], list(axes.lines[0].get_xdata())
 
 
 def test_a_figure_shows_every_run(folder):

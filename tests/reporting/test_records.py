@@ -27,11 +27,12 @@ def test_a_results_table_is_what_the_records_say(page):
     assert results[1].strip() == records_table(read_records(RUNS))
 
 
-def test_the_comparison_of_recipes_is_what_its_records_say():
+@pytest.mark.parametrize("name", ["recipes", "ablation"])
+def test_a_comparison_is_what_its_records_say(name):
     text = (G2P / "README.md").read_text(encoding="utf-8")
-    table = re.search(r"<!-- recipes:start -->\n(.*?)<!-- recipes:end -->", text, re.DOTALL)
+    table = re.search(rf"<!-- {name}:start -->\n(.*?)<!-- {name}:end -->", text, re.DOTALL)
     assert table is not None
-    assert table[1].strip() == recipes_table(read_recipes(G2P / "recipes"))
+    assert table[1].strip() == recipes_table(read_recipes(G2P / name))
 
 
 def test_records_name_no_path_of_the_machine_they_were_made_on():
@@ -66,8 +67,9 @@ def test_a_folder_is_sorted_by_bits_and_layers(tmp_path):
             },
         }
 
-    for number, (bits, layers) in enumerate([(8, 1), (2, 6), (2, 3)]):
-        (tmp_path / f"{number}.json").write_text(json.dumps(record(bits, layers)))
+    found = [record(bits, layers) for bits, layers in [(8, 1), (2, 6), (2, 3)]]
+    for number, made in enumerate(found):
+        (tmp_path / f"{number}.json").write_text(json.dumps(made))
     rows = records_table(read_records([tmp_path])).splitlines()
     assert [row.split(" | ")[0] for row in rows[2:]] == [
         "| 2-2-8 3-3",
@@ -75,3 +77,8 @@ def test_a_folder_is_sorted_by_bits_and_layers(tmp_path):
         "| 8-8-8 1-1",
     ]
     assert rows[2] == "| 2-2-8 3-3 | 10 | 25.00 | +1.00 | 5.00 | - | 1,000 | 4.00x | 1.5 |"
+    found[2]["metrics"]["bytes"] |= {"stored": 987_654, "stored_ratio": 12.5}
+    head, _, first, *_, last = records_table(found[::-1]).splitlines()
+    assert head.endswith("| nominal bytes | ratio | bytes on disk (ratio) | minutes |")
+    assert first.endswith("| 1,000 | 4.00x | 987,654 (12.5x) | 1.5 |")
+    assert last.endswith("| 1,000 | 4.00x | - | 1.5 |")

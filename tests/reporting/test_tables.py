@@ -13,6 +13,7 @@ from dq_lightning.reporting.formats import (
     format_metric,
     format_ratio,
     format_seconds,
+    format_share,
 )
 from dq_lightning.reporting.latex import escape, to_latex
 from dq_lightning.reporting.report import write_report
@@ -36,6 +37,9 @@ def test_csv_has_one_row_a_cell_and_raw_numbers(sweep: Path) -> None:
     assert finished["nominal_bytes"] == "1234567"
     assert float(finished["wer"]) == 34.12
     assert found[0]["wer"] == ""
+    assert (finished["stored_bytes"], finished["packed_identical"]) == ("987654", "0.998")
+    unpacked = next(row for row in found if row["cell"] == "8-8-8 1-1")
+    assert {unpacked[name] for name in unpacked if name.startswith(("stored", "packed"))} == {""}
 
 
 def test_markdown_puts_the_teacher_on_top(sweep: Path) -> None:
@@ -43,13 +47,16 @@ def test_markdown_puts_the_teacher_on_top(sweep: Path) -> None:
     text = (sweep / "report.md").read_text()
     assert text.startswith("# Sweep sweep\n")
     table = table_lines(text.partition("## Time")[0])
-    assert table[0] == "cell|status|wer|per|wer drop|per drop|nominal size|ratio".split("|")
+    head = "cell|status|wer|per|wer drop|per drop|nominal size|ratio|on disk|ratio"
+    assert table[0] == f"{head}|packed wer|identical".split("|")
     assert table[2][0] == "**teacher**"
     assert table[2][2:4] == ["30.00", "5.20"]
     assert table[4] == [
         "2-2-8 6-3", "finished", "34.12", "7.25", "+4.12", "+2.05",
-        "1,234,567 B (1.18 MiB)", "10.0x",
+        "1,234,567 B (1.18 MiB)", "10.0x", "987,654 B (964.51 KiB)", "12.5x", "34.22", "99.80 %",
     ]  # fmt: skip
+    assert table[6][:2] == ["8-8-8 1-1", "finished"]
+    assert table[6][8:] == ["-"] * 4
     assert len(table) == 2 + 1 + 6
     assert len({len(line) for line in text.splitlines() if line.startswith("|")}) == 2  # Time's too
 
@@ -66,6 +73,25 @@ def test_markdown_lists_failures(sweep: Path) -> None:
     failures = text.partition("## Failed cells")[2].partition("## Time")[0]
     assert "4-4-8 6-3 (failed): RuntimeError: first | line out of memory" in failures
     assert failures.count("\n- ") == 1
+
+
+def test_markdown_says_why_there_is_no_packed_file(sweep: Path, packed_of) -> None:
+    assert "## Not packed" not in to_markdown(collect(sweep), "x")
+    for number, packed in (
+        ("0", packed_of(reason="no compiler")),
+        ("1", packed_of(reason="no compiler")),
+        ("2", packed_of() | {"scores": None, "reason": "4-bit activations"}),
+    ):
+        artifact = Artifact(sweep / number)
+        metrics = artifact.read_json("metrics.json") | {"packed": packed}
+        if packed["file"] is None:
+            metrics["bytes"].pop("stored")
+        artifact.write_json("metrics.json", metrics)
+    section = to_markdown(collect(sweep), "x").partition("## Not packed\n\n")[2]
+    assert section.partition("\n\n")[0].splitlines() == [
+        "- 2-2-8 6-3: file not run, 4-bit activations",
+        "- 8-8-8 6-3, 16-16-8 3-3: no packed file, no compiler",
+    ]
 
 
 def test_an_empty_sweep_has_a_report(tmp_path: Path) -> None:
@@ -126,7 +152,7 @@ def test_clocks_stand_apart(sweep: Path) -> None:
             later = {"seconds": 99.5, "started": "2027-01-01", "ended": "2027-01-02", "pid": 1}
             Artifact(run).write_json("status.json", status | {**later, "host": "elsewhere"})
     metrics = Artifact(sweep / "1").read_json("metrics.json")
-    seconds = {"generation_seconds": {"teacher": 10.0, "student": 2.0}}
+    seconds = {"generation_seconds": {"teacher": 10.0, "student": 2.0, "packed": 0.5}}
     Artifact(sweep / "1").write_json("metrics.json", metrics | seconds)
     write_report(sweep)
     assert (sweep / "report.csv").read_bytes() == before[0]
@@ -141,6 +167,11 @@ def test_clocks_stand_apart(sweep: Path) -> None:
     assert float(times["1"]["student_items_per_second"]) == 500.0
     assert times["1"]["timed_items"] == "1000"
     assert times["5"]["student_items_per_second"] == ""
+    packed = ("packed_generation_seconds", "packed_items_per_second", "packed_speedup")
+    assert [float(times["1"][name]) for name in packed] == [0.5, 2000.0, 20.0]
+    assert [times["3"][name] for name in packed] == [""] * 3
+    timed = {line[0]: line[-2:] for line in table_lines(after.partition("## Time")[2])}
+    assert timed["8-8-8 6-3"] == ["2,000.0", "20.0x"]
 
 
 def test_cells_of_one_name_are_told_apart_by_their_overrides(make_sweep) -> None:
@@ -166,12 +197,19 @@ def test_latex_is_escaped(sweep: Path) -> None:
     assert status["status"] == "finished"
     text = to_latex(collect(sweep), "a\nname")
     assert r"a\_b \& 5\% \textbackslash{}x & 34.12 & $+4.12$" in text
-    assert r"teacher & 30.00 &  & 5.20 &  & 11.77 MiB & $1.00\times$ \\" in text
+    assert r"teacher & 30.00 &  & 5.20 &  & 11.77 MiB & $1.00\times$ & 11.77 MiB &" in text
+    assert r"& 1.18 MiB & $10.0\times$ & 964.51 KiB & $12.5\times$ \\" in text
+    assert r"& 1.18 MiB & $10.0\times$ & -- & -- \\" in text
     assert text.startswith("% a name: 4 of 6 cells finished.\n")
     lines = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert len(lines) == 1 + 1 + 4
-    assert {line.replace(r"\&", "").count("&") for line in lines} == {6}
-    assert r"\begin{tabular}{lrrrrrr}" in text
+    assert {line.replace(r"\&", "").count("&") for line in lines} == {8}
+    assert r"\begin{tabular}{lrrrrrrrr}" in text
+
+
+def test_latex_leaves_a_column_out_that_no_cell_fills(make_sweep) -> None:
+    text = to_latex(collect(make_sweep([(2, "1", "unpacked")])), "x")
+    assert r"cell & wer & drop & per & drop & nominal size & ratio \\" in text
 
 
 def test_latex_of_every_special_character() -> None:
@@ -180,6 +218,11 @@ def test_latex_of_every_special_character() -> None:
         r"\textbackslash{}\textasciitilde{}\textasciicircum{}"
         r"\textless{}\textgreater{}\textbar{}"
     )
+
+
+def test_all_and_nearly_all_are_told_apart() -> None:
+    shares = (None, 0.0, 0.998, 0.99999, 1.0)
+    assert [format_share(s) for s in shares] == ["-", "0.00 %", "99.80 %", "99.99 %", "100 %"]
 
 
 def test_seconds() -> None:

@@ -137,6 +137,39 @@ def test_a_failed_cell_starts_anew(tmp_path: Path, runs: Runs) -> None:
     assert not last.exists()
 
 
+def test_a_cell_that_starts_anew_is_not_shown_where_it_once_was(tmp_path: Path, runs: Runs) -> None:
+    with_checkpoint(tmp_path, "failed")
+    (tmp_path / "progress.json").touch()
+    run_cell(cell(tmp_path))
+    assert not (tmp_path / "progress.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("status", "resumes"), [("failed", False), ("interrupted", True), ("running", True)]
+)
+def test_other_ranks_start_where_rank_0_does(
+    tmp_path: Path, runs: Runs, monkeypatch: pytest.MonkeyPatch, status: str, resumes: bool
+) -> None:
+    """Whether they look before rank 0 has prepared the folder, or after."""
+    last = with_checkpoint(tmp_path, status)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    run_cell(cell(tmp_path))
+    assert last.exists()  # for rank 0 to remove
+    leave(tmp_path, status)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    run_cell(cell(tmp_path))
+    assert runs.ckpts == [str(last) if resumes else None] * 2
+
+
+def test_other_ranks_leave_a_finished_cell_as_rank_0_does(
+    tmp_path: Path, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave(tmp_path, "finished")
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    assert run_cell(cell(tmp_path)) == 2.5
+    assert runs.ckpts == []
+
+
 def test_a_status_cut_off_by_a_full_disk_is_no_finished_cell(tmp_path: Path, runs: Runs) -> None:
     with_checkpoint(tmp_path, "finished")
     (tmp_path / "metrics.json").write_text('{"student": ')

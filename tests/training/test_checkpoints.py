@@ -120,6 +120,24 @@ def test_the_last_checkpoint_is_of_the_last_step(fit, tmp_path, minutes, monkeyp
     assert set(steps) == ({1, 2, 3, 4, 5} if minutes == 0.0 else {2, 4, 5})
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_best_checkpoint_that_a_killed_run_removed_is_forgotten(fit, tmp_path):
+    """Killed between a new best and the next last.ckpt, whose best is then gone."""
+    first = BestAndLast(tmp_path / "own", "validation/per", higher_is_better=False)
+    fit(2, interval=2, callbacks=[first])
+    last = tmp_path / "own" / "last.ckpt"
+    saved = torch.load(last, weights_only=False)
+    (state,) = (s for k, s in saved["callbacks"].items() if k.startswith("BestAndLast"))
+    state["best_model_score"] = torch.tensor(-1.0)  # which no other validation reaches
+    state["best_k_models"] = dict.fromkeys(state["best_k_models"], torch.tensor(-1.0))
+    state["kth_value"] = torch.tensor(-1.0)
+    torch.save(saved, last)
+    os.remove(first.best_model_path)
+    second = BestAndLast(tmp_path / "own", "validation/per", higher_is_better=False)
+    fitted = fit(4, last, interval=2, callbacks=[second])
+    assert load_best(fitted.trainer, fitted.module, None) == tmp_path / "own" / "best-step=4.ckpt"
+
+
 def test_rounded_weights_survive_saving_in_that_dtype():
     module = torch.nn.BatchNorm1d(3)
     torch.nn.init.normal_(module.weight)

@@ -156,6 +156,15 @@ def test_results_go_to_every_logger():
     log_results([logger, logger], metrics, predictions, samples=2)
     numbers = {f"{group}/x": float(n) for n, group in enumerate(groups)}
     assert logged == [numbers | {"items_per_second/x": 8.0}] * 2
+    logged.clear()
+    packed = {"scores": {"wer": 20.5, "per": None}, "identical": 0.998, "drop": {"wer": 0.0}}
+    log_results([logger], metrics | {"packed": packed}, predictions, samples=2)
+    added = {"packed/wer": 20.5, "packed/identical": 0.998, "items_per_second/x": 8.0}
+    assert logged == [numbers | added]
+    logged.clear()
+    nothing = {"scores": None, "identical": None, "reason": "no compiler"}
+    log_results([logger], metrics | {"packed": nothing}, predictions, samples=2)
+    assert logged == [numbers | {"items_per_second/x": 8.0}]
 
 
 def test_a_real_offline_run_is_closed_when_the_run_raises(tmp_path, monkeypatch):

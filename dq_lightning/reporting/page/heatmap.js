@@ -31,15 +31,19 @@ const QUANTITIES = {
   score: (cell, metric) => cell.scores[metric],
   drop: (cell, metric) => cell.drop[metric],
   ratio: (cell) => cell.ratio,
+  stored_ratio: (cell) => cell.stored_ratio,
+  speedup: (cell) => cell.speedup,
 };
+const FACTORS = { ratio: "nominal compression ratio", stored_ratio: "compression ratio on disk",
+  speedup: "times the packed file is faster than the teacher" };
 
 function isLowerBetter(quantity, metric) {
-  if (quantity === "ratio") return false;
+  if (quantity in FACTORS) return false;
   return quantity === "drop" ? true : metricOf(metric).lower;
 }
 
 function fieldText(value, quantity, metric) {
-  if (quantity === "ratio") return ratioText(value);
+  if (quantity in FACTORS) return ratioText(value);
   return scoreText(value, metric, quantity === "drop");
 }
 
@@ -114,7 +118,7 @@ function drawGrid() {
 }
 
 function describeGrid(metric, quantity, placed, several) {
-  const what = { score: metric + directionText(metricOf(metric)), ratio: "compression ratio",
+  const what = { ...FACTORS, score: metric + directionText(metricOf(metric)),
     drop: `${metric} lost against the teacher (positive: worse)` }[quantity];
   const parts = [`Each field: ${what}. Brighter is better.`];
   if (!data.metrics.length) parts[0] = "No cell is finished yet.";
@@ -128,7 +132,7 @@ function describeGrid(metric, quantity, placed, several) {
   find("heatmap").setAttribute("aria-label", `Heat map, ${what}; the numbers are in the table.`);
 }
 
-// The lines of a hover box: a cell's scores with drops, size, ratio, time.
+// The lines of a hover box: a cell's scores with drops, sizes, ratios, times, its packed file.
 function hoverOf(cell) {
   const lines = [`<b>${plain(cell.label)}</b>  ${plain(cell.status)}`];
   for (const [name, value] of Object.entries(cell.scores)) {
@@ -139,7 +143,27 @@ function hoverOf(cell) {
     lines.push(`${bytesText(cell.sizes.student_nominal)} nominal, ${ratioText(cell.ratio)} smaller`);
   }
   if (cell.seconds_an_item != null) lines.push(`${secondsText(cell.seconds_an_item)} an item`);
+  lines.push(...packedLines(cell));
   const note = noteOf(cell);
   if (!Object.keys(cell.scores).length && note) lines.push(plain(note.slice(0, 90)));
   return lines.join("<br>");
+}
+
+// Size, scores and time of the file on disk, or why there are none.
+function packedLines(cell) {
+  const { packed } = cell;
+  const lines = [];
+  if (cell.sizes.stored != null) {
+    lines.push(`<b>on disk</b> ${bytesText(cell.sizes.stored)}, ${ratioText(cell.stored_ratio)} smaller`);
+  }
+  const parts = Object.entries(packed.scores)
+    .map(([name, value]) => `${plain(name)} ${scoreText(value, name)}`);
+  if (packed.identical != null) parts.push(`${shareText(packed.identical)} as the student`);
+  if (parts.length) lines.push(parts.join(", "));
+  if (cell.packed_seconds_an_item != null) {
+    lines.push(`${secondsText(cell.packed_seconds_an_item)} an item, ${
+      ratioText(cell.speedup)} the teacher's speed`);
+  }
+  if (packed.reason) lines.push(plain(`not ${lines.length ? "run" : "packed"}: ${packed.reason}`.slice(0, 90)));
+  return lines;
 }

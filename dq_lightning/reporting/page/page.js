@@ -30,6 +30,10 @@ function drawHead() {
     element("dt", {}, key), element("dd", {}, text))));
 }
 
+function most(value) {
+  return data.cells.filter((cell) => value(cell) != null).sort((a, b) => value(b) - value(a))[0];
+}
+
 function drawTiles() {
   const tiles = [];
   const metric = data.primary;
@@ -37,17 +41,23 @@ function drawTiles() {
   if (best) {
     const drop = best.drop[metric];
     tiles.push([`best ${metric}`, scoreText(best.scores[metric], metric), `${best.label}, ${
-      ratioText(best.ratio)} smaller, drop ${scoreText(drop, metric, true)}`]);
+      ratioText(mainSize(best).ratio)} smaller (${mainSize(best).name}), drop ${scoreText(drop, metric, true)}`]);
   }
   for (const teacher of data.teachers.slice(0, 2)) {
     tiles.push([`teacher's ${metric}`, scoreText(teacher.scores[metric], metric),
       `${bytesText(teacher.bytes)}, full precision`]);
   }
-  const small = data.cells.filter((cell) => cell.ratio != null)
-    .sort((a, b) => b.ratio - a.ratio)[0];
+  const small = most((cell) => mainSize(cell).ratio);
   if (small && small !== best) {
-    tiles.push(["smallest", ratioText(small.ratio), `${small.label}, ${
-      bytesText(small.sizes.student_nominal)}, ${metric} ${scoreText(small.scores[metric], metric)}`]);
+    const { bytes, ratio, name } = mainSize(small);
+    tiles.push([`smallest (${name})`, ratioText(ratio), `${small.label}, ${bytesText(bytes)}, ${
+      metric} ${scoreText(small.scores[metric], metric)}`]);
+  }
+  const fast = most((cell) => cell.speedup);
+  if (fast) {
+    tiles.push(["fastest packed file", ratioText(fast.speedup), `${fast.label}, ${
+      secondsText(fast.packed_seconds_an_item)} an item, ${
+      metric} ${scoreText(fast.scores[metric], metric)}`]);
   }
   find("tiles").replaceChildren(...tiles.map(([name, value, more]) => element("div", {},
     element("dt", {}, name), element("dd", {}, element("b", {}, value), element("span", {}, more)))));
@@ -72,13 +82,16 @@ function controls() {
   const same = (id, other) => () => { find(other).value = find(id).value; results(); };
   chooser("metric", names, data.primary, same("metric", "metric-again"));
   chooser("metric-again", names, data.primary, same("metric-again", "metric"));
-  chooser("quantity", listed("quantity"), "score", results);
+  const known = ([key]) => !(key in FACTORS) || data.cells.some((cell) => QUANTITIES[key](cell) != null);
+  chooser("quantity", listed("quantity").filter(known), "score", results);
   chooser("columns", keys, across, results);
   chooser("rows", keys, up, results);
   chooser("several", listed("several"), "best", results);
   const sizes = [...new Set(data.cells.flatMap((cell) => Object.keys(cell.sizes)))];
-  chooser("size", sizes.map((key) => [key, key.replace("student_", "").replaceAll("_", " ")]),
-    "student_nominal", results);
+  chooser("size", sizes.map((key) => [key, sizeName(key)]), data.size, results);
+  const timed = [["packed", "packed file", "packed_seconds_an_item"], ["student", "student", "seconds_an_item"]]
+    .filter(([, , key]) => data.cells.some((cell) => cell[key]));
+  chooser("time", timed, data.time, results);
   chooser("scale", listed("scale"), "linear", drawCurves);
   find("curves-all").addEventListener("click", () => chooseCurves(CURVED));
   find("curves-none").addEventListener("click", () => chooseCurves([]));

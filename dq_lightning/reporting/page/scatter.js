@@ -1,6 +1,9 @@
-// Metric against what a student costs: bytes on a logarithmic axis, seconds an item on a plain one.
+// Metric against what a student costs: bytes on a logarithmic axis, seconds an item on a plain one
+// unless they lie far apart.
 
 const MEBI = 2 ** 20;
+const LOGARITHMIC = { type: "log", dtick: "D2", tickformat: "~g" };
+const FAR_APART = 10; // from here on a plain axis would draw all but the dearest in one place
 
 function frontOf(points, lower) {
   const sign = lower ? 1 : -1;
@@ -62,7 +65,7 @@ function costChart(id, metric, title, costs, more) {
     plain(metric)} ${scoreText(item.scores[metric], metric)}<br>${costs.text(costs.teacher(item))}`);
   const published = others(data.published, costs.published, (item) => `<b>${plain(item.method)} ${
     plain(item.cell)}</b>  published<br>${plain(metric)} ${item.scores[metric]}<br>${
-    plain(item.source.slice(0, 90))}`);
+    bytesText(item.bytes)} nominal<br>${plain(item.source.slice(0, 90))}`);
   const traces = () => [
     ...(lower == null || points.length < 2 ? [] : [frontTrace(points, lower)]),
     ...studentTraces(points),
@@ -85,25 +88,32 @@ function costChart(id, metric, title, costs, more) {
 
 function drawCosts() {
   const metric = find("metric").value;
-  const size = find("size").value;
-  const words = size.replace("student_", "").replaceAll("_", " ");
-  costChart("by-size", metric, `${plain(words)} size, MiB`, {
+  const [size, time] = [find("size").value, find("time").value];
+  const words = size === "stored" ? "size on disk" : `${sizeName(size)} size`;
+  costChart("by-size", metric, `${plain(words)}, MiB`, {
     what: "a size", text: (x) => bytesText(x * MEBI),
     cell: (cell) => (cell.sizes[size] ? cell.sizes[size] / MEBI : null),
     teacher: ({ bytes }) => (bytes ? bytes / MEBI : null),
     published: ({ bytes }) => bytes / MEBI,
-  }, { type: "log", dtick: "D2", tickformat: "~g" });
-  const longest = Math.max(0, ...[...data.cells, ...data.teachers].map((c) => c.seconds_an_item || 0));
+  }, LOGARITHMIC);
+  const key = time === "packed" ? "packed_seconds_an_item" : "seconds_an_item";
+  const times = [...data.cells.map((c) => c[key]), ...data.teachers.map((t) => t.seconds_an_item)]
+    .filter((seconds) => seconds);
+  const longest = Math.max(0, ...times);
   const [unit, scale] = longest < 0.2 ? ["ms", 1000] : ["s", 1];
-  const seconds = ({ seconds_an_item: s }) => (s ? s * scale : null);
-  costChart("by-time", metric, `generation time, ${unit} an item`, {
+  const farApart = longest > FAR_APART * Math.min(...times);
+  const scaled = (seconds) => (seconds ? seconds * scale : null);
+  const whose = time === "packed" ? "the packed file" : "the student";
+  costChart("by-time", metric, `generation time of ${whose}, ${unit} an item`, {
     what: "a time", text: (x) => `${secondsText(x / scale)} an item`,
-    cell: seconds, teacher: seconds, published: () => null,
-  }, { rangemode: "tozero" });
-  const hollow = data.published.length ? " Hollow: published rows on the same data set and metric." : "";
+    cell: (cell) => scaled(cell[key]), published: () => null,
+    teacher: (teacher) => scaled(teacher.seconds_an_item),
+  }, farApart ? LOGARITHMIC : { rangemode: "tozero" });
+  const hollow = data.published.length
+    ? " Hollow: published rows on the same data set and metric, at their nominal size." : "";
   const any = data.cells.some((cell) => Object.keys(cell.scores).length);
   find("cost-note").textContent = !any ? "" : `Marker: ${NAMES[find("columns").value] ?? find("columns").value}; `
     + `label: ${NAMES[find("rows").value] ?? find("rows").value}. Dotted: Pareto front of the `
-    + `students. Star: teacher.${hollow} Size is logarithmic; times are clocks of the machine that `
-    + "ran the cell.";
+    + `students. Star: teacher.${hollow} Size is logarithmic${farApart ? ", time too" : ""}; `
+    + "times are clocks of the machine that ran the cell.";
 }

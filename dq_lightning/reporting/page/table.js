@@ -21,8 +21,16 @@ const COLUMNS = [
   { key: "size", title: "nominal size", value: (cell) => cell.sizes.student_nominal,
     text: (cell) => bytesText(cell.sizes.student_nominal) },
   { key: "ratio", title: "ratio", value: (cell) => cell.ratio, text: (cell) => ratioText(cell.ratio) },
+  { key: "stored", title: "on disk", value: (cell) => cell.sizes.stored,
+    text: (cell) => bytesText(cell.sizes.stored) },
+  { key: "stored ratio", title: "ratio", value: (cell) => cell.stored_ratio,
+    text: (cell) => ratioText(cell.stored_ratio) },
   { key: "item", title: "time an item", value: (cell) => cell.seconds_an_item,
     text: (cell) => secondsText(cell.seconds_an_item) },
+  { key: "packed item", title: "packed time an item", value: (cell) => cell.packed_seconds_an_item,
+    text: (cell) => secondsText(cell.packed_seconds_an_item) },
+  { key: "speedup", title: "speed-up", value: (cell) => cell.speedup,
+    text: (cell) => ratioText(cell.speedup) },
   { key: "seconds", title: "whole run", value: (cell) => cell.seconds,
     text: (cell) => secondsText(cell.seconds) },
 ];
@@ -82,8 +90,8 @@ function rowOf(cell, index) {
 function teacherRow(teacher) {
   const text = (column) => {
     if (METRICS.includes(column.key)) return scoreText(teacher.scores[column.key], column.key);
-    if (column.key === "size") return bytesText(teacher.bytes);
-    if (column.key === "ratio") return ratioText(1);
+    if (["size", "stored"].includes(column.key)) return bytesText(teacher.bytes);
+    if (["ratio", "stored ratio", "speedup"].includes(column.key)) return ratioText(1);
     return column.key === "item" ? secondsText(teacher.seconds_an_item) : "";
   };
   return element("tr", { class: "teacher" }, element("th", { scope: "row", class: "words" }, "teacher"),
@@ -101,7 +109,8 @@ function drawTable() {
   find("shown").textContent = shown.length === data.cells.length ? ""
     : `${shown.length} of ${data.cells.length} cells`;
   note("table-note", "A positive drop is worse than the teacher. Nominal size counts parameters at "
-    + "their bits, without scales.", "A click on a title sorts, another one turns round.");
+    + "their bits, without scales; on disk is the packed file, tokenizer and all. Both ratios are "
+    + "against the teacher's float32 bytes, the speed-up is the packed file's.", "A click on a title sorts, another one turns round.");
   drawStatuses();
 }
 

@@ -35,6 +35,23 @@ function ratioText(ratio) {
   return ratio == null ? NOTHING : `${ratio.toFixed(ratio < 10 ? 2 : 1)}\u00d7`;
 }
 
+// Every single one is 100 %, and only that.
+function shareText(share) {
+  if (share == null) return NOTHING;
+  return share === 1 ? "100 %" : `${Math.min(100 * share, 99.99).toFixed(2)} %`;
+}
+
+function sizeName(key) {
+  const names = { stored: "on disk", student_packed: "packed (estimate)" };
+  return names[key] ?? key.replace("student_", "").replaceAll("_", " ");
+}
+
+// The one size that heads and hints name: on disk where every cell has that, else nominal.
+function mainSize(cell) {
+  const ratio = data.size === "stored" ? cell.stored_ratio : cell.ratio;
+  return { bytes: cell.sizes[data.size], ratio, name: sizeName(data.size) };
+}
+
 function secondsText(seconds) {
   if (seconds == null) return NOTHING;
   if (seconds < 0.1) return `${Number((seconds * 1000).toPrecision(3))} ms`;
