@@ -1,0 +1,1 @@
+"""Packed students load and generate: no teacher, no Hydra, no Lightning."""
