@@ -19,10 +19,10 @@ class Setting:
 
     def check(self, name: str, value: Any) -> Any:
         """The value in its type; a ValueError names the setting and what it may be."""
-        number = self.kind in (int, float) and not isinstance(value, bool)
-        fits = isinstance(value, (int, float)) if number else isinstance(value, bool)
+        kinds = bool if self.kind is bool else (int, float)
+        fits = isinstance(value, kinds) and isinstance(value, bool) == (self.kind is bool)
         fits = fits and math.isfinite(value) and (self.kind is not int or value == int(value))
-        if not fits or (number and not self.lowest <= value <= self.highest):
+        if not fits or not self.lowest <= value <= self.highest:
             raise ValueError(f"{name}={value!r} cannot be; write {self._described()}.")
         return self.kind(value)
 
