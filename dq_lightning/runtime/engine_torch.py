@@ -49,11 +49,16 @@ class TorchEngine:
         Samples are drawn source by source, so that neighbours do not change them.
         """
         size = 1 if settings.do_sample else BATCH
-        found: list[Generation] = []
+        longest_first = sorted(range(len(sources)), key=lambda place: -len(sources[place]))
+        found: dict[int, list[Generation]] = {}
         with self._threads():
             for start in range(0, len(sources), size):
-                found += self._generate(sources[start : start + size], settings)
-        return found
+                places = longest_first[start : start + size]
+                generated = self._generate([sources[place] for place in places], settings)
+                each = settings.num_return_sequences
+                for row, place in enumerate(places):
+                    found[place] = generated[row * each : (row + 1) * each]
+        return [own for place in range(len(sources)) for own in found[place]]
 
     def _generate(
         self, sources: Sequence[Sequence[int]], settings: GenerationSettings

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from transformers import PreTrainedTokenizerBase
 
+from dq_lightning.artifacts.packed_file import read_packed
 from dq_lightning.artifacts.packed_student import PackedStudent
 from dq_lightning.models.family import family_named
 from dq_lightning.runtime.engine import Engine, Generation
@@ -36,9 +37,7 @@ def load(
         raise ValueError(f"threads={threads} cannot be; write 1 or more.")
     if engine == "native" and device != "cpu":
         raise ValueError(f"engine=native runs on the CPU alone; write engine=torch with {device=}.")
-    if not isinstance(student, PackedStudent):
-        from dq_lightning.artifacts.packed_file import read_packed
-
+    if isinstance(student, (str, Path)):
         student = read_packed(Path(student))
     name, running = _started(student, engine, threads, device)
     return Runtime(student, name, running)
@@ -86,7 +85,7 @@ class Runtime:
 
         A source that is longer than the student's max_source_length loses its end.
         """
-        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        if isinstance(texts, str):
             raise ValueError("generate takes a list of texts; write generate([text]) for one.")
         sources = [source.token_ids for source in self.texts.encode(texts)]
         return self.texts.decode([g.token_ids for g in self.generate_ids(sources, **settings)])
@@ -108,10 +107,11 @@ class Runtime:
         vocabulary = self.student.config["vocab_size"]
         if not source:
             raise ValueError(f"sources[{place}] is empty; give at least its end token.")
-        if not 0 <= min(source) <= max(source) < vocabulary:
+        strange = [token for token in source if not 0 <= token < vocabulary]
+        if strange:
             raise ValueError(
-                f"sources[{place}] has the token id {min(source) if min(source) < 0 else max(source)}"
-                f"; the student's go from 0 to {vocabulary - 1}."
+                f"sources[{place}] has the token id {strange[0]}; the student's go from 0 to "
+                f"{vocabulary - 1}."
             )
         if self._positions is not None and len(source) > self._positions:
             raise ValueError(
