@@ -69,8 +69,6 @@ class TorchEngine:
                 input_ids=ids,
                 attention_mask=mask,
                 generation_config=_config(settings),
-                return_dict_in_generate=True,
-                output_scores=settings.num_beams > 1,
             )
         scores = result.sequences_scores.tolist() if settings.num_beams > 1 else None
         rows = [_trimmed(row, settings.eos_token_ids) for row in result.sequences.tolist()]
@@ -123,6 +121,8 @@ def _config(settings: GenerationSettings) -> GenerationConfig:
         **{name: getattr(settings, name) for name in names},
         eos_token_id=list(settings.eos_token_ids) or None,
         bad_words_ids=bad or None,
+        return_dict_in_generate=True,
+        output_scores=settings.num_beams > 1,
     )
 
 
