@@ -71,7 +71,7 @@ def test_sources_are_marked_with_their_language(packed, student):
     text = {"source_language": "ron_Latn", "target_language": "deu_Latn"}
     texts = texts_of(packed(student("m2m100"), text=text, files=tokenizer_files(tokenizer)))
     code = tokenizer.convert_tokens_to_ids("ron_Latn")
-    assert texts.encode(["fox"])[0].token_ids == [code, 4, 2]
+    assert texts.encode(["fox"])[0].token_ids == [code, 3, 2]
     assert texts.decode([[2, code, 4, 2]]) == ["fox"]
 
 
