@@ -1,18 +1,14 @@
 """dq-generate: documents in, lines out, in order, whatever single lines hold."""
 
-import io
 import json
 import os
 import pty
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from dq_lightning.artifacts.packed_file import write_packed
 from dq_lightning.artifacts.tokenizer_files import tokenizer_files
@@ -243,37 +239,6 @@ def test_a_slow_writer_gets_its_answer_at_once(runtime):
         assert next(answers) == f"{runtime.generate([word])[0]}\n"
     os.close(write)
     assert list(answers) == []
-
-
-def test_reading_ahead_is_bounded():
-    class Endless(io.RawIOBase):
-        taken = 0
-
-        def readline(self, size=-1):
-            self.taken += 1
-            return b"line\n"
-
-    stream = Endless()
-    arriving = windows(stream, LineFormat(), 5)
-    for _ in range(3):
-        assert len(next(arriving)) == 5
-    time.sleep(0.1)
-    assert stream.taken <= 3 * 5 + 5 + 1  # what was given, what waits, what the thread holds
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.binary(max_size=12).map(lambda b: b.replace(b"\n", b""))), st.booleans(),
-       st.integers(1, 5))  # fmt: skip
-def test_every_line_is_one_document(rows, jsonl, size):
-    content = b"".join(row + b"\n" for row in rows)
-    form = LineFormat(jsonl)
-    found = [document for window in windows(io.BytesIO(content), form, size) for document in window]
-    assert [document.number for document in found] == list(range(1, len(rows) + 1))
-    assert sum(document.size for document in found) == len(content)
-    for document in found:
-        answer = form.write(document, ["two\nlines"] if document.text is not None else [])
-        assert answer.count("\n") == 1
-        assert document.text is None or document.error is None
 
 
 def stubbed(*arguments, **options):
