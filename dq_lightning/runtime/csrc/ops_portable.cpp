@@ -29,9 +29,30 @@ DQ_INLINE void narrow(Ints x, int8_t* to) {
   for (int i = 0; i < kLanes; i++) to[i] = (int8_t)x[i];
 }
 
+DQ_INLINE Floats larger(Floats a, Floats b) { return a > b ? a : b; }
+DQ_INLINE Floats smaller(Floats a, Floats b) { return a < b ? a : b; }
+
 DQ_INLINE bool any_larger(Floats a, Floats b) {
   const Ints larger = a > b;
   return (larger[0] | larger[1] | larger[2] | larger[3]) != 0;
+}
+
+DQ_INLINE float sum_of(Floats x) { return (x[0] + x[1]) + (x[2] + x[3]); }
+DQ_INLINE int32_t sum_of(Ints x) { return (x[0] + x[1]) + (x[2] + x[3]); }
+
+DQ_INLINE float largest_of(Floats x) {
+  const float low = x[0] > x[1] ? x[0] : x[1], high = x[2] > x[3] ? x[2] : x[3];
+  return low > high ? low : high;
+}
+
+DQ_INLINE Floats load_part(const float* from, int64_t count, float fill) {
+  Floats x = all(fill);
+  for (int64_t i = 0; i < count; i++) x[i] = from[i];
+  return x;
+}
+
+DQ_INLINE void store_part(float* to, int64_t count, Floats x) {
+  for (int64_t i = 0; i < count; i++) to[i] = x[i];
 }
 
 }  // namespace portable

@@ -7,6 +7,9 @@ namespace DQ_ISA {
 
 constexpr int kVectors = kBlock / kLanes;  // in a block
 constexpr int kMostBlocks = 4;             // in a tile
+constexpr int kRowsInCache = 96;           // their codes and results stay in the L2 cache
+
+DQ_INLINE int least(int a, int b) { return a < b ? a : b; }
 
 // The shape of the integer tile to take next, given what is left.
 struct TileShape {
@@ -22,20 +25,21 @@ template <typename Finish>
 DQ_INLINE void integer_products(const Matrix& weight, const Int8Rows& x, int first_block,
                                 int last_block, Finish finish) {
   alignas(64) int32_t sums[kRowsTogether * kMostBlocks * kBlock];
-  const int most_blocks = tile_shape(x.rows, kMostBlocks).blocks;
-  for (int block = first_block; block < last_block; block += most_blocks) {
-    const int blocks = last_block - block < most_blocks ? last_block - block : most_blocks;
-    for (int row = 0; row < x.rows;) {
-      const TileShape shape = tile_shape(x.rows - row, blocks);
-      for (int done = 0; done < blocks; done += shape.blocks) {
-        const int left = blocks - done;
-        const TileShape now = {shape.rows, left < shape.blocks ? left : shape.blocks};
-        integer_tile(weight, block + done, x, row, now, sums);
-        for (int m = 0; m < now.rows; m++)
-          for (int b = 0; b < now.blocks; b++)
-            finish(row + m, block + done + b, sums + (m * now.blocks + b) * kBlock);
+  // Many rows keep two blocks in the L1 cache while the rows pass by, a few rows four.
+  const int blocks_together = x.rows < 2 * kRowsTogether ? kMostBlocks : 2;
+  for (int begin = 0; begin < x.rows; begin += kRowsInCache) {
+    const int end = least(begin + kRowsInCache, x.rows);
+    for (int block = first_block; block < last_block; block += blocks_together) {
+      const int blocks_end = least(block + blocks_together, last_block);
+      for (int row = begin, rows; row < end; row += rows) {
+        rows = tile_shape(end - row, blocks_end - block).rows;
+        for (int b = block, blocks; b < blocks_end; b += blocks) {
+          blocks = tile_shape(end - row, blocks_end - b).blocks;
+          integer_tile(weight, b, x, row, {rows, blocks}, sums);
+          for (int i = 0; i < rows * blocks; i++)
+            finish(row + i / blocks, b + i % blocks, sums + i * kBlock);
+        }
       }
-      row += shape.rows;
     }
   }
 }
