@@ -32,7 +32,7 @@ bool wanted(const char* name, const char* own) { return !name || std::strcmp(nam
 
 extern "C" const Ops* dq_ops(const char* name) {
   if (wanted(name, "avx512") && runs_avx512()) return avx512_ops();
-  // if (wanted(name, "avx2") && runs_avx2()) return avx2_ops();
+  if (wanted(name, "avx2") && runs_avx2()) return avx2_ops();
   return wanted(name, "portable") ? portable_ops() : nullptr;
 }
 

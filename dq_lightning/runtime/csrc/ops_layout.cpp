@@ -22,6 +22,16 @@ Place place_of(int row, int column, int64_t columns, int bits) {
   return {(vector * kBlock + row % kBlock) * 4 + within % 4, static_cast<int>(within / 4) * bits};
 }
 
+// Each field's value in one row, with the roundings of the student: a difference, then a product
+// or a quotient.
+void values_of_fields(const Matrix& matrix, int row, float* value_of) {
+  const float zero_point = matrix.zero_point ? matrix.zero_point[row] : 0.0f;
+  for (int field = 0; field < 1 << matrix.bits; field++) {
+    const float centred = static_cast<float>(field + matrix.lowest) - zero_point;
+    value_of[field] = matrix.divisor ? centred / matrix.divisor[row] : centred * matrix.scale[row];
+  }
+}
+
 }  // namespace
 
 extern "C" int64_t dq_packed_bytes(int32_t rows, int32_t columns, int32_t bits) {
@@ -54,22 +64,23 @@ extern "C" void dq_pack_floats(const float* row_major, int32_t rows, int32_t col
 
 extern "C" void dq_dequantize_row(const Matrix* matrix, int32_t row, float* out) {
   const Matrix& m = *matrix;
+  const int64_t within = row % kBlock, columns = m.columns;
   if (m.bits == 32) {
-    const float* block = static_cast<const float*>(m.fields) +
-                         static_cast<int64_t>(row / kBlock) * m.columns * kBlock;
-    for (int column = 0; column < m.columns; column++)
-      out[column] = block[static_cast<int64_t>(column) * kBlock + row % kBlock];
+    const float* from = static_cast<const float*>(m.fields) + row / kBlock * columns * kBlock;
+    for (int64_t column = 0; column < columns; column++)
+      out[column] = from[column * kBlock + within];
     return;
   }
-  const uint8_t* fields = static_cast<const uint8_t*>(m.fields);
-  const int mask = (1 << m.bits) - 1;
-  const float zero_point = m.zero_point ? m.zero_point[row] : 0.0f;
-  for (int column = 0; column < m.columns; column++) {
-    const Place place = place_of(row, column, m.columns, m.bits);
-    const int code = ((fields[place.byte] >> place.shift) & mask) + m.lowest;
-    const float centred = static_cast<float>(code) - zero_point;
-    out[column] = m.divisor ? centred / m.divisor[row] : centred * m.scale[row];
-  }
+  float value_of[256];
+  values_of_fields(m, row, value_of);
+  const int fields_a_byte = 8 / m.bits, mask = (1 << m.bits) - 1;
+  const int64_t groups = round_up(columns, 4 * fields_a_byte) / (4 * fields_a_byte);
+  const uint8_t* from =
+      static_cast<const uint8_t*>(m.fields) + (row / kBlock * groups * kBlock + within) * 4;
+  for (int64_t column = 0; column < columns; from += kBlock * 4)
+    for (int j = 0; j < fields_a_byte; j++)
+      for (int i = 0; i < 4 && column < columns; i++, column++)
+        out[column] = value_of[(from[i] >> (j * m.bits)) & mask];
 }
 
 Matrix keys_matrix(const Int8Rows& keys, void* fields) {

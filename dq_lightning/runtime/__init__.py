@@ -1,0 +1,1 @@
+"""Load a packed student and generate text with it."""
