@@ -9,7 +9,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -121,7 +121,7 @@ def _first_error(output: str) -> str:
 
 
 @contextmanager
-def _ninja_on_path() -> Iterator[None]:
+def _ninja_on_path() -> Generator[None, None, None]:
     """Find the ninja that was installed beside this Python, whether its folder is active or not."""
     before = os.environ.get("PATH", "")
     os.environ["PATH"] = os.pathsep.join((before, str(Path(sys.executable).parent)))

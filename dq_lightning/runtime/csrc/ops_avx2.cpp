@@ -30,6 +30,14 @@ DQ_INLINE Ints nearest(Floats x) {
   return (Ints)_mm256_cvtps_epi32(_mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT));
 }
 
+DQ_INLINE Floats rounded(Floats x) {
+  return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+DQ_INLINE Floats times_power_of_2(Floats x, Floats n) {
+  return x * (Floats)(((Ints)_mm256_cvtps_epi32(n) + 127) << 23);
+}
+
 DQ_INLINE Ints widen(const int8_t* from) {
   return (Ints)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)from));
 }
@@ -161,16 +169,12 @@ static void tile_of(const uint8_t* fields, int64_t vectors, const int8_t* codes,
   if (rows == 1) tile<kBits, 1>(fields, vectors, codes, stride, sums);
 }
 
-static void integer_tile(const Matrix& weight, int block, const Int8Rows& x, int row,
-                         TileShape shape, int32_t* sums) {
-  const int64_t block_bytes = dq_packed_bytes(kBlock, weight.columns, weight.bits);
-  const uint8_t* fields = (const uint8_t*)weight.fields + block * block_bytes;
+static void integer_tile(int bits, const uint8_t* fields, int64_t block_bytes, const int8_t* codes,
+                         int64_t stride, TileShape shape, int32_t* sums) {
   for (int i = 0; i < shape.rows * kBlock; i++) sums[i] = 0;
-  const auto run = weight.bits == 1   ? tile_of<1>
-                   : weight.bits == 2 ? tile_of<2>
-                   : weight.bits == 4 ? tile_of<4>
-                                      : tile_of<8>;
-  run(fields, block_bytes / 64, x.codes + row * x.stride, x.stride, shape.rows, sums);
+  const auto run = bits == 1 ? tile_of<1> : bits == 2 ? tile_of<2> : bits == 4 ? tile_of<4>
+                                                                               : tile_of<8>;
+  run(fields, block_bytes / 64, codes, stride, shape.rows, sums);
 }
 
 DQ_INLINE int32_t dot(const int8_t* a, const int8_t* b, int columns) {

@@ -31,6 +31,12 @@ DQ_INLINE Ints nearest(Floats x) {
   return (Ints)_mm512_cvt_roundps_epi32(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 
+DQ_INLINE Floats rounded(Floats x) {
+  return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+DQ_INLINE Floats times_power_of_2(Floats x, Floats n) { return _mm512_scalef_ps(x, n); }
+
 DQ_INLINE Ints widen(const int8_t* from) {
   return (Ints)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)from));
 }
@@ -88,7 +94,7 @@ DQ_INLINE __m512i four_codes(const int8_t* codes) {
 }
 
 template <int kBits, int kRows, int kBlocks>
-DQ_INLINE void tile(const uint8_t* fields, int64_t block_bytes, int64_t vectors,
+DQ_INLINE void tile(const uint8_t* fields, int64_t block_bytes,
                     const int8_t* codes, int64_t stride, int32_t* out) {
   constexpr int kFields = 8 / kBits;  // in a byte
   const __m512i mask = _mm512_set1_epi8((char)((1 << kBits) - 1));
@@ -97,7 +103,7 @@ DQ_INLINE void tile(const uint8_t* fields, int64_t block_bytes, int64_t vectors,
   for (int m = 0; m < kRows; m++)
 #pragma GCC unroll 4
     for (int b = 0; b < kBlocks; b++) sums[m][b] = _mm512_setzero_si512();
-  for (int64_t k = 0; k < vectors; k++) {
+  for (int64_t k = 0; k < block_bytes / 64; k++) {
     __m512i packed[kBlocks];
 #pragma GCC unroll 4
     for (int b = 0; b < kBlocks; b++)
@@ -127,11 +133,11 @@ DQ_INLINE void tile(const uint8_t* fields, int64_t block_bytes, int64_t vectors,
 }
 
 template <int kBits>
-static void tile_of(const uint8_t* fields, int64_t block_bytes, int64_t vectors,
+static void tile_of(const uint8_t* fields, int64_t block_bytes,
                     const int8_t* codes, int64_t stride, TileShape shape, int32_t* out) {
 #define DQ_TILE(rows_, blocks_)                                                    \
   if (shape.rows == rows_ && shape.blocks == blocks_)                              \
-  return tile<kBits, rows_, blocks_>(fields, block_bytes, vectors, codes, stride, out)
+  return tile<kBits, rows_, blocks_>(fields, block_bytes, codes, stride, out)
   DQ_TILE(12, 2);
   DQ_TILE(12, 1);
   DQ_TILE(8, 2);
@@ -154,16 +160,11 @@ static void tile_of(const uint8_t* fields, int64_t block_bytes, int64_t vectors,
 #undef DQ_TILE
 }
 
-static void integer_tile(const Matrix& weight, int block, const Int8Rows& x, int row,
-                         TileShape shape, int32_t* sums) {
-  const int64_t block_bytes = dq_packed_bytes(kBlock, weight.columns, weight.bits);
-  const uint8_t* fields = (const uint8_t*)weight.fields + block * block_bytes;
-  const int8_t* codes = x.codes + row * x.stride;
-  const auto run = weight.bits == 1   ? tile_of<1>
-                   : weight.bits == 2 ? tile_of<2>
-                   : weight.bits == 4 ? tile_of<4>
-                                      : tile_of<8>;
-  run(fields, block_bytes, block_bytes / 64, codes, x.stride, shape, sums);
+static void integer_tile(int bits, const uint8_t* fields, int64_t block_bytes, const int8_t* codes,
+                         int64_t stride, TileShape shape, int32_t* sums) {
+  const auto run = bits == 1 ? tile_of<1> : bits == 2 ? tile_of<2> : bits == 4 ? tile_of<4>
+                                                                               : tile_of<8>;
+  run(fields, block_bytes, codes, stride, shape, sums);
 }
 
 DQ_INLINE int32_t dot(const int8_t* a, const int8_t* b, int columns) {

@@ -17,36 +17,40 @@ struct TileShape {
 };
 DQ_INLINE TileShape tile_shape(int rows_left, int blocks_left);
 
-// sums[row][block][16] = sum over columns of field * code, for one tile.
-static void integer_tile(const Matrix& weight, int block, const Int8Rows& x, int row,
-                         TileShape shape, int32_t* sums);
+// sums[row][block][16] = sum over columns of field * code, for one tile: rows that begin at `codes`,
+// blocks of `block_bytes` that begin at `fields`.
+static void integer_tile(int bits, const uint8_t* fields, int64_t block_bytes, const int8_t* codes,
+                         int64_t stride, TileShape shape, int32_t* sums);
 
 template <typename Finish>
 DQ_INLINE void integer_products(const Matrix& weight, const Int8Rows& x, int first_block,
                                 int last_block, Finish finish) {
   alignas(64) int32_t sums[kRowsTogether * kMostBlocks * kBlock];
+  const int64_t block_bytes = dq_packed_bytes(kBlock, weight.columns, weight.bits);
+  const uint8_t* fields = (const uint8_t*)weight.fields;
   // Many rows keep two blocks in the L1 cache while the rows pass by, a few rows four.
   const int blocks_together = x.rows < 2 * kRowsTogether ? kMostBlocks : 2;
   for (int begin = 0; begin < x.rows; begin += kRowsInCache) {
     const int end = least(begin + kRowsInCache, x.rows);
     for (int block = first_block; block < last_block; block += blocks_together) {
       const int blocks_end = least(block + blocks_together, last_block);
-      for (int row = begin, rows; row < end; row += rows) {
-        rows = tile_shape(end - row, blocks_end - block).rows;
-        for (int b = block, blocks; b < blocks_end; b += blocks) {
-          blocks = tile_shape(end - row, blocks_end - b).blocks;
-          integer_tile(weight, b, x, row, {rows, blocks}, sums);
-          for (int i = 0; i < rows * blocks; i++)
-            finish(row + i / blocks, b + i % blocks, sums + i * kBlock);
+      TileShape shape;
+      for (int row = begin; row < end; row += shape.rows)
+        for (int b = block; b < blocks_end; b += shape.blocks) {
+          shape = tile_shape(end - row, blocks_end - b);
+          integer_tile(weight.bits, fields + b * block_bytes, block_bytes,
+                       x.codes + row * x.stride, x.stride, shape, sums);
+          const int32_t* sum = sums;
+          for (int m = row; m < row + shape.rows; m++)
+            for (int i = b; i < b + shape.blocks; i++, sum += kBlock) finish(m, i, sum);
         }
-      }
     }
   }
 }
 
 static void accumulate(const Matrix& weight, const Int8Rows& x, int first_block, int last_block,
                        int32_t* out, int64_t out_stride) {
-  integer_products(weight, x, first_block, last_block, [&](int row, int block, int32_t* sums) {
+  integer_products(weight, x, first_block, last_block, [&](int row, int block, const int32_t* sums) {
     for (int o = 0; o < kBlock && block * kBlock + o < weight.rows; o++)
       out[row * out_stride + block * kBlock + o] = sums[o] + weight.lowest * x.sum[row];
   });
@@ -54,15 +58,19 @@ static void accumulate(const Matrix& weight, const Int8Rows& x, int first_block,
 
 static void linear(const Matrix& weight, const Int8Rows& x, int first_block, int last_block,
                    float* out, int64_t out_stride) {
-  integer_products(weight, x, first_block, last_block, [&](int row, int block, int32_t* sums) {
-    const int32_t shift = weight.lowest * x.sum[row];
+  // Copies, because the compiler must assume that a store of a vector changes what others see.
+  const Matrix own = weight;
+  const Int8Rows from = x;
+  integer_products(weight, x, first_block, last_block, [=](int row, int block,
+                                                           const int32_t* sums) {
+    const int32_t shift = own.lowest * from.sum[row];
     for (int v = 0; v < kVectors; v++) {
       const int begin = block * kBlock + v * kLanes;
       Floats y = to_floats(*(const Ints*)(sums + v * kLanes) + shift);
-      if (weight.zero_point) y -= load(weight.zero_point + begin) * (float)x.sum[row];
-      y *= load(weight.scale + begin) * x.scale[row];
-      if (weight.bias) y += load(weight.bias + begin);
-      store(out + row * out_stride + begin, weight.rows - begin, y);
+      if (own.zero_point) y -= load(own.zero_point + begin) * (float)from.sum[row];
+      y *= load(own.scale + begin) * from.scale[row];
+      if (own.bias) y += load(own.bias + begin);
+      store(out + row * out_stride + begin, own.rows - begin, y);
     }
   });
 }

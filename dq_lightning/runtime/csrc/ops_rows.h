@@ -4,23 +4,23 @@
 namespace dq {
 namespace DQ_ISA {
 
-// exp(x) = 2^n exp(f), |f| <= ln 2 / 2, exp(f) by its Taylor series (remainder 6e-9 of it).
-// Below -87.3 it stays at the smallest normal number, above 88.3 at exp(88.3).
+// exp(x) = 2^n exp(f), |f| <= ln 2 / 2, exp(f) by its Taylor series (remainder 6e-9 of it), whose
+// terms are paired so that few of them wait for each other. Below -87.3 it stays at the smallest
+// normal number, above 88.3 at exp(88.3).
 DQ_INLINE Floats exponential(Floats x) {
   x = smaller(larger(x, all(-87.3f)), all(88.3f));
-  const Ints n = nearest(x * 1.44269504089f);
+  const Floats n = rounded(x * 1.44269504089f);
   // ln 2 in two parts, the first short enough for exact products with n.
-  Floats f = multiply_add(to_floats(n), all(-0.693359375f), x);
-  f = multiply_add(to_floats(n), all(2.12194440055e-4f), f);
-  Floats series = all(1.0f / 5040);
-  series = multiply_add(series, f, all(1.0f / 720));
-  series = multiply_add(series, f, all(1.0f / 120));
-  series = multiply_add(series, f, all(1.0f / 24));
-  series = multiply_add(series, f, all(1.0f / 6));
-  series = multiply_add(series, f, all(0.5f));
-  series = multiply_add(series, f, all(1.0f));
-  series = multiply_add(series, f, all(1.0f));
-  return series * (Floats)((n + 127) << 23);
+  Floats f = multiply_add(n, all(-0.693359375f), x);
+  f = multiply_add(n, all(2.12194440055e-4f), f);
+  const Floats f2 = f * f;
+  const Floats terms01 = 1.0f + f;
+  const Floats terms23 = multiply_add(f, all(1.0f / 6), all(1.0f / 2));
+  const Floats terms45 = multiply_add(f, all(1.0f / 120), all(1.0f / 24));
+  const Floats terms67 = multiply_add(f, all(1.0f / 5040), all(1.0f / 720));
+  const Floats lower = multiply_add(terms23, f2, terms01);
+  const Floats upper = multiply_add(terms67, f2, terms45);
+  return times_power_of_2(multiply_add(upper, f2 * f2, lower), n);
 }
 
 DQ_INLINE float largest_magnitude(const float* x, int n, float factor) {
@@ -69,8 +69,24 @@ DQ_INLINE float add_bias(float* scores, const float* bias, int n) {
   return largest_of(largest);
 }
 
+// Of probabilities p = weight / sum, whose largest is 1 / sum: codes = p r, r = largest code over
+// the clip. Gives the scale.
+DQ_INLINE float quantize_clipped(float* weights, int n, float sum, RowQuantizer quantizer) {
+  const float largest_code = (float)quantizer.largest_code;
+  const float codes_a_weight = largest_code / (quantizer.clip * sum);
+  for (int i = 0; i < n; i += kLanes) {
+    const Floats code = load(weights + i, n - i, 0.0f) * codes_a_weight;
+    store(weights + i, n - i, rounded(smaller(code, all(largest_code))));
+  }
+  return quantizer.clip / largest_code;
+}
+
 static void softmax(float* scores, int64_t stride, int rows, int n, const float* bias,
                     int64_t bias_stride, RowQuantizer quantizer, float* factor) {
+  // No probability is above 1; without clipping the largest weight, 1, gets the largest code.
+  const bool quantizes = quantizer.largest_code > 0, may_clip = quantizer.clip < 1.0f;
+  const bool quantizes_at_once = quantizes && !may_clip;
+  const float largest_code = (float)quantizer.largest_code;
   for (int row = 0; row < rows; row++) {
     float* weights = scores + row * stride;
     const float largest = add_bias(weights, bias ? bias + row * bias_stride : nullptr, n);
@@ -78,21 +94,16 @@ static void softmax(float* scores, int64_t stride, int rows, int n, const float*
     for (int i = 0; i < n; i += kLanes) {
       const Floats weight = exponential(load(weights + i, n - i, -INFINITY) - largest);
       total += weight;  // lanes past the end hold 1e-38
-      store(weights + i, n - i, weight);
+      const Floats code = rounded(weight * largest_code);
+      store(weights + i, n - i, quantizes_at_once ? code : weight);
     }
     const float sum = sum_of(total);
     factor[row] = 1.0f / sum;
-    if (quantizer.largest_code == 0) continue;
-    // The largest probability is 1 / sum, because its weight is 1: p r = weight codes_a_weight.
-    const float largest_code = (float)quantizer.largest_code;
-    const bool clips = quantizer.clip * sum < 1.0f;
-    const float codes_a_weight = clips ? largest_code / (quantizer.clip * sum) : largest_code;
-    for (int i = 0; i < n; i += kLanes) {
-      const Floats code = smaller(load(weights + i, n - i, 0.0f) * codes_a_weight,
-                                  all(largest_code));
-      store(weights + i, n - i, to_floats(nearest(code)));
+    if (quantizes_at_once) factor[row] /= largest_code;
+    if (quantizes && may_clip) {
+      const float clip = quantizer.clip * sum < 1.0f ? quantizer.clip : 1.0f / sum;
+      factor[row] = quantize_clipped(weights, n, sum, {quantizer.largest_code, clip});
     }
-    factor[row] = (clips ? quantizer.clip : 1.0f / sum) / largest_code;
   }
 }
 

@@ -26,6 +26,8 @@ DQ_INLINE Floats smaller(Floats a, Floats b);
 DQ_INLINE bool any_larger(Floats a, Floats b);
 DQ_INLINE Floats multiply_add(Floats a, Floats b, Floats c);  // a b + c, in one rounding if it can
 DQ_INLINE Ints nearest(Floats x);                // half to even; |x| < 2^22
+DQ_INLINE Floats rounded(Floats x);              // the same as a float
+DQ_INLINE Floats times_power_of_2(Floats x, Floats n);  // n whole, from -126 to 127
 DQ_INLINE Ints widen(const int8_t* from);        // one int8 a lane
 DQ_INLINE void narrow(Ints x, int8_t* to);       // each lane's lowest byte
 DQ_INLINE float sum_of(Floats x);
