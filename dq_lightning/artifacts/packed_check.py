@@ -123,7 +123,7 @@ def _check_matrix(name: str, matrix: PackedMatrix) -> None:
     if used and bool((fields[:, -1] >> used).any()):
         raise ValueError(f"{name} has codes behind its last column")
     size = matrix.group_size
-    if size is not None and size < 1:
+    if size is not None and not 0 < size < columns:
         raise ValueError(f"{name} has groups of {size}")
     shape = (matrix.rows, 1 if size is None else -(-columns // size))
     for part in (matrix.scale, matrix.zero_point, matrix.zero_code):

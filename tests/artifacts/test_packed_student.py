@@ -81,6 +81,16 @@ def test_groups_and_exclusions(student):
         torch.testing.assert_close(packed.weight(key), expected[key], rtol=0, atol=0)
 
 
+def test_one_group_a_row_is_no_group(student):
+    overrides = ["quantizer@quant.weight.quantizer=per_group"]
+    prepared, family = student("bart", *overrides, "quant.weight.quantizer.group_size=64")
+    packed = pack_student(prepared, family, positions_bits=32)
+    matrix = packed.matrices["model.encoder.layers.0.fc1.weight"]
+    assert (matrix.group_size, matrix.scale.shape) == (None, (26, 1))
+    expected = quantized_weights(prepared)["model.encoder.layers.0.fc1.weight"]
+    torch.testing.assert_close(matrix.dequantize(), expected, rtol=0, atol=0)
+
+
 def test_positions_take_eight_bits_where_they_are_learned(student):
     prepared, family = student("bart")
     packed = pack_student(prepared, family)
