@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
@@ -13,10 +14,10 @@ from dq_lightning.artifacts.packed_file import write_packed
 from dq_lightning.artifacts.packed_student import pack_student
 from dq_lightning.artifacts.results import drops
 from dq_lightning.artifacts.tokenizer_files import tokenizer_files
-from dq_lightning.choices import plain
 from dq_lightning.composition import Parts
 from dq_lightning.evaluation.evaluate import Evaluation
-from dq_lightning.runtime.load import Runtime, load
+from dq_lightning.runtime.build import NativeBuildError
+from dq_lightning.runtime.loading import Runtime, load
 
 FILE = "model.dq"
 
@@ -55,8 +56,8 @@ def pack_and_score(
     path = artifact.run_dir / FILE
     try:
         results |= {"bytes": _write(cfg, path, parts), "file": FILE}
-        runtime = load(path, engine="native")
-    except ValueError as error:
+        runtime = load(path, engine="native", threads=torch.get_num_threads())
+    except (ValueError, NativeBuildError) as error:
         print(f"Packed student: {error}", flush=True)
         return Packed(results | {"reason": str(error)})
     results["engine"] = runtime.engine_name
@@ -87,7 +88,8 @@ def _writer(runtime: Runtime, parts: Parts) -> Writer:
         pairs = zip(batch["input_ids"], batch["attention_mask"], strict=True)
         sources = [ids[mask.bool()].tolist() for ids, mask in pairs]
         written = runtime.generate_ids(sources, **parts.generator.settings)
-        texts = parts.tokenizer.batch_decode(written, skip_special_tokens=True)
+        ids = [generation.token_ids for generation in written]
+        texts = parts.tokenizer.batch_decode(ids, skip_special_tokens=True)
         return [text.strip() for text in texts]
 
     return write

@@ -80,6 +80,9 @@ def _write(
             expanded = subset(rows.map(_expand, batched=True, desc=None), limit_train)
         indexed = expanded.add_column("index", list(range(len(expanded))))  # pyright: ignore[reportCallIssue]
         splits[name] = indexed.map(encode, batched=True, desc=f"Tokenizing {name}")
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        backend.no_truncation()  # else the tokenizer is saved as one that cuts at these lengths
     partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
     try:
         splits.save_to_disk(str(partial))

@@ -12,7 +12,9 @@ from transformers import PreTrainedTokenizerBase
 from dq_lightning.artifacts.packed_file import read_packed
 from dq_lightning.artifacts.packed_student import PackedStudent
 from dq_lightning.models.family import family_named
+from dq_lightning.runtime.build import NativeBuildError
 from dq_lightning.runtime.engine import Engine, Generation
+from dq_lightning.runtime.native import NativeEngine
 from dq_lightning.runtime.settings import GenerationSettings
 from dq_lightning.runtime.texts import Texts, texts_of
 
@@ -136,10 +138,8 @@ def _native(student: PackedStudent, engine: EngineName, threads: int | None) -> 
     if engine == "torch":
         return None
     try:
-        from dq_lightning.runtime.native import NativeEngine
-
         return NativeEngine(student, threads=threads)
-    except (ValueError, ImportError) as error:
+    except (ValueError, NativeBuildError) as error:
         if engine == "native":
             raise
         print(f"The torch engine runs this student: {error}", file=sys.stderr)
