@@ -24,7 +24,7 @@ _TEXT = {
 }  # fmt: skip
 _LARGEST_SIZE = 2**24
 _LARGEST_TABLE = 2**25
-_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}\.(json|txt|md|jinja|model|spm|bpe|vocab)")
 _HALF_OR_FLOAT = (torch.float16, torch.float32)
 
 
@@ -49,7 +49,7 @@ def check_packed(student: PackedStudent) -> None:
             raise ValueError(f"it cannot have the text setting {name}={value!r}")
     for name in student.files:
         if not _FILE.fullmatch(name):
-            raise ValueError(f"it has a file of the name {name!r}, which may lead elsewhere")
+            raise ValueError(f"it has a file {name!r}, a name or a type that no tokenizer needs")
 
 
 def _check_config(student: PackedStudent, family: ModelFamily) -> None:

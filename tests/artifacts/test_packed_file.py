@@ -18,7 +18,7 @@ from dq_lightning.artifacts.packed_student import pack_student
 
 RECIPES = sorted(p.stem for p in (Path(__file__).parents[2] / "conf" / "quant").glob("*.yaml"))
 TEXT = {"max_source_length": 12, "source_prefix": "say: ", "source_language": None}
-FILES = {"tokenizer.json": b'{"a": "\xc3\xa9"}', "empty": b""}
+FILES = {"tokenizer.json": b'{"a": "\xc3\xa9"}', "empty.txt": b""}
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_a_full_disk_leaves_the_old_file(packed, file, monkeypatch):
     [
         (lambda s: {"config": {**s.config, "d_model": 24}}, "asks for"),
         (lambda s: {"generation": {**s.generation, "pad_token_id": 53}}, "pad_token_id=53"),
-        (lambda s: {"files": {"../evil": b""}}, "may lead elsewhere"),
+        (lambda s: {"files": {"../evil.txt": b""}}, "no tokenizer needs"),
         (lambda s: {"text": {"max_source_length": "long"}}, "text setting"),
         (lambda s: {"tensors": {k: t * torch.nan for k, t in s.tensors.items()}}, "infinite"),
     ],
@@ -225,8 +225,9 @@ WEIGHT = "matrices/model.encoder.layers.0.fc1.weight"
         (lambda t: t[f"{WEIGHT}/scale"].fill_(torch.inf), "infinite"),
         (lambda t: t.update({"matrices/no.weight/fields": torch.zeros(1)}), "of no use"),
         (lambda t: t.update({"tensors/spare": torch.zeros(1)}), "stored weights have 'spare'"),
-        (lambda t: t.update({"files/a": torch.zeros(1)}), "not made of bytes"),
-        (lambda t: t.update({"files/.a": torch.zeros(1).byte()}), "may lead elsewhere"),
+        (lambda t: t.update({"files/a.txt": torch.zeros(1)}), "not made of bytes"),
+        (lambda t: t.update({"files/.a.txt": torch.zeros(1).byte()}), "no tokenizer needs"),
+        (lambda t: t.update({"files/a.pkl": torch.zeros(1).byte()}), "no tokenizer needs"),
         (lambda t: t.pop("tensors/final_logits_bias"), "lack 'final_logits_bias'"),
     ],
 )

@@ -27,7 +27,7 @@ TYPES = [torch.uint8, torch.int8, torch.int64, torch.float16, torch.float32, tor
 def file(request, student, tmp_path_factory):
     recipe = "quant=tbt" if request.param == "t5" else "quant=default"  # tbt: learned activations
     prepared, family = student(request.param, recipe)
-    packed = pack_student(prepared, family, text={"max_source_length": 9}, files={"a": b"bc"})
+    packed = pack_student(prepared, family, text={"max_source_length": 9}, files={"a.txt": b"bc"})
     path = tmp_path_factory.mktemp("fuzz") / f"{request.param}.dq"
     write_packed(path, packed)
     return path
