@@ -10,16 +10,13 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from dq_lightning.artifacts.artifact import Artifact
-from dq_lightning.artifacts.packed_file import write_packed
-from dq_lightning.artifacts.packed_student import pack_student
+from dq_lightning.artifacts.packed_run import PACKED, pack_run_student
 from dq_lightning.artifacts.results import drops
-from dq_lightning.artifacts.tokenizer_files import tokenizer_files
+from dq_lightning.choices import cell_columns, plain
 from dq_lightning.composition import Parts
 from dq_lightning.evaluation.evaluate import Evaluation
 from dq_lightning.runtime.build import NativeBuildError
 from dq_lightning.runtime.loading import Runtime, load
-
-FILE = "model.dq"
 
 Writer = Callable[[Mapping[str, Tensor]], list[str]]
 
@@ -43,7 +40,11 @@ class Packed:
 
 
 def pack_and_score(
-    cfg: DictConfig, artifact: Artifact, parts: Parts, student: Evaluation
+    cfg: DictConfig,
+    artifact: Artifact,
+    parts: Parts,
+    student: Evaluation,
+    teacher: Evaluation | None,
 ) -> Packed:
     """Write model.dq and generate the test rows with it, as far as its recipe allows.
 
@@ -53,9 +54,10 @@ def pack_and_score(
     results: dict[str, Any] = dict.fromkeys(
         ("file", "bytes", "engine", "scores", "drop", "identical", "reason")
     ) | {"positions_bits": cfg.packed.positions_bits}
-    path = artifact.run_dir / FILE
+    path = artifact.run_dir / PACKED
+    scores = {"student": student.scores, "teacher": teacher.scores if teacher else {}}
     try:
-        results |= {"bytes": _write(cfg, path, parts), "file": FILE}
+        results |= {"bytes": _write(cfg, path, parts, scores), "file": PACKED}
         runtime = load(path, engine="native", threads=torch.get_num_threads())
     except (ValueError, NativeBuildError) as error:
         print(f"Packed student: {error}", flush=True)
@@ -67,18 +69,18 @@ def pack_and_score(
     return Packed(results, write)
 
 
-def _write(cfg: DictConfig, path: Path, parts: Parts) -> int:
-    text = {key: cfg.data[key] for key in ("max_source_length", "source_prefix")}
-    languages = {key: cfg.data[key] for key in ("source_language", "target_language")}
-    packed = pack_student(
+def _write(cfg: DictConfig, path: Path, parts: Parts, scores: Mapping[str, Any]) -> int:
+    _, size = pack_run_student(
+        path,
         parts.student,
         parts.family,
+        parts.tokenizer,
         generation=parts.generator.settings,
-        text=text | languages,
-        files=tokenizer_files(parts.tokenizer),
+        config=plain(cfg),
+        metrics={"cell": cell_columns(cfg), "primary_metric": parts.metric.primary, **scores},
         positions_bits=cfg.packed.positions_bits,
     )
-    return write_packed(path, packed)
+    return size
 
 
 def _writer(runtime: Runtime, parts: Parts) -> Writer:

@@ -76,7 +76,7 @@ def run(cfg: DictConfig) -> float | None:
         round_weights(parts.student, dtype)
         student = _evaluate(parts, parts.student, "test")
         print(f"Student on test: {_shown(student)}", flush=True)
-        packed = pack_and_score(cfg, artifact, parts, student)
+        packed = pack_and_score(cfg, artifact, parts, student, tested)
         metrics = _metrics(cfg, parts, trainer.global_step, student, tested, packed)
         metrics |= pseudo_labels
         _save(artifact, parts, dtype, metrics, _predictions(parts, student, tested))
