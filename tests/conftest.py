@@ -1,9 +1,15 @@
 """Tests run offline, on one thread, and leave nothing behind outside a temporary folder."""
 
+import itertools
 import os
+import runpy
 import sys
 import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 # Before any import of the libraries, which read these once; child processes inherit them.
 _SESSION = tempfile.TemporaryDirectory(prefix="dq_lightning_tests_")
@@ -29,7 +35,9 @@ torch.set_num_threads(1)  # tiny tensors: more threads only wait for each other
 # stream it was born with unless that is the process's own: here, pytest's captured stderr.
 absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
-ORACLES = Path(__file__).parents[2] / "shared" / "oracles"
+ROOT = Path(__file__).parents[1]
+ORACLES = ROOT.parent / "shared" / "oracles"
+SOUNDS = dict(zip("aeioubdfgkmst", "AE EH IH AA AH B D F G K M S T".split(), strict=True))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -39,3 +47,62 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=ORACLES,
         help="folder of DQ-BART reference vectors (default: ../shared/oracles beside the checkout)",
     )
+
+
+@dataclass(frozen=True)
+class TinyTask:
+    """A random teacher of 2-2 layers, and a dictionary in which each letter has one sound."""
+
+    teacher: Path
+    dictionary: Path
+
+    @property
+    def words(self) -> list[str]:
+        """What makes a command a run of seconds on it."""
+        here = [f"teacher.path={self.teacher}", f"data.path={self.dictionary}"]
+        return ["debug=fast", "trainer.accelerator=cpu", *here]
+
+    def said(self, word: str) -> str:
+        return " ".join(SOUNDS[letter] for letter in word)
+
+
+@pytest.fixture(scope="session")
+def tiny_task(tmp_path_factory: pytest.TempPathFactory) -> TinyTask:
+    from dq_lightning.data.g2p_tokenizer import build_g2p_tokenizer
+    from dq_lightning.models import bart
+    from dq_lightning.models.student import student_from_scratch
+
+    folder = tmp_path_factory.mktemp("tiny")
+    task = TinyTask(folder / "teacher", folder / "words.dict")
+    torch.manual_seed(0)
+    tokenizer = build_g2p_tokenizer()
+    sizes = {
+        "d_model": 16, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 24, "decoder_ffn_dim": 24, "max_position_embeddings": 64,
+        "decoder_start_token_id": 1, "forced_eos_token_id": None, "init_std": 0.5,
+    }  # fmt: skip
+    student_from_scratch(bart.FAMILY, tokenizer, 2, 2, sizes).save_pretrained(task.teacher)
+    tokenizer.save_pretrained(task.teacher)
+    words = map("".join, itertools.product("bdfgkmst", "aeiou", "bdgkt", "aeo"))
+    task.dictionary.write_text("".join(f"{word} {task.said(word)}\n" for word in words))
+    return task
+
+
+@pytest.fixture(scope="session")
+def train() -> Callable[..., int]:
+    """The exit code of `python train.py <arguments>`, run without the start of a new process."""
+
+    def command(*arguments: str, **env: str) -> int:
+        argv = [str(ROOT / "train.py"), *arguments]
+        argv += ["hydra/job_logging=none", "hydra/hydra_logging=none"]
+        environment, words = mock.patch.dict(os.environ, env), mock.patch.object(sys, "argv", argv)
+        with environment, words, warnings.catch_warnings():
+            try:
+                runpy.run_path(argv[0], run_name="__main__")
+            except SystemExit as leaving:
+                return int(leaving.code or 0)
+            finally:
+                torch.use_deterministic_algorithms(False)
+        return 0
+
+    return command

@@ -2,13 +2,10 @@
 
 import contextlib
 import csv
-import itertools
 import json
 import os
-import runpy
 import sys
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +23,10 @@ from dq_lightning.artifacts.artifact import Artifact
 from dq_lightning.data.cmudict import split_of
 from dq_lightning.data.g2p_tokenizer import build_g2p_tokenizer
 from dq_lightning.evaluation.token_error import PhonemeErrorMetric
-from dq_lightning.models.bart import FAMILY as bart_family
 from dq_lightning.models.student import student_from_scratch
 from dq_lightning.models.t5 import FAMILY as t5_family
 
-TRAIN = Path(__file__).parents[1] / "train.py"
-SOUNDS = dict(zip("aeioubdfgkmst", "AE EH IH AA AH B D F G K M S T".split(), strict=True))
+TinyTask = Any  # of conftest.py
 ROWS = {"train": 64, "validation": 16, "test": 16}  # of debug=fast
 STOP_AT = "DQ_LIGHTNING_TEST_STOP_AT"
 
@@ -44,56 +39,31 @@ class Stop(pl.Callback):
             raise ArithmeticError("stopped by the test")
 
 
-def said(word: str) -> str:
-    return " ".join(SOUNDS[letter] for letter in word)
-
-
-def save_teacher(folder: Path, t5: bool = False) -> Path:
+def save_t5(folder: Path) -> Path:
     """Random weights, 2-2 layers, the tokenizer of the g2p task."""
-    torch.manual_seed(0)
     tokenizer = build_g2p_tokenizer()
-    sizes = {
-        "d_model": 16, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
-        "encoder_ffn_dim": 24, "decoder_ffn_dim": 24, "max_position_embeddings": 64,
-        "decoder_start_token_id": 1, "forced_eos_token_id": None, "init_std": 0.5,
-    }  # fmt: skip
-    if t5:
-        sizes = {"d_model": 16, "d_kv": 8, "d_ff": 24, "num_heads": 2, "decoder_start_token_id": 0}
-    family = t5_family if t5 else bart_family
-    student_from_scratch(family, tokenizer, 2, 2, sizes).save_pretrained(folder)
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 24, "num_heads": 2, "decoder_start_token_id": 0}
+    student_from_scratch(t5_family, tokenizer, 2, 2, sizes).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
 
-def command(*arguments: str, **env: str) -> int:
-    """The exit code of `python train.py <arguments>`, run without the start of a new process."""
-    argv = [str(TRAIN), *arguments, "hydra/job_logging=none", "hydra/hydra_logging=none"]
-    environment, words = mock.patch.dict(os.environ, env), mock.patch.object(sys, "argv", argv)
-    with environment, words, warnings.catch_warnings():
-        try:
-            runpy.run_path(argv[0], run_name="__main__")
-        except SystemExit as leaving:
-            return int(leaving.code or 0)
-        finally:
-            torch.use_deterministic_algorithms(False)
-    return 0
-
-
 @dataclass(frozen=True)
 class Place:
-    """A folder with a teacher and a dictionary, and the runs made there."""
+    """A folder of runs on the tiny task."""
 
     folder: Path
+    task: TinyTask
+    train: Callable[..., int]
 
     def run(self, name: str, *more: str, code: int = 0, **env: str) -> Artifact:
         """The same config whatever `name` and `env` are."""
         arguments = [
-            "debug=fast", "validations=2", "student.layers=2-1", "trainer.accelerator=cpu",
+            *self.task.words, "validations=2", "student.layers=2-1",
             "trainer.log_every_n_steps=1", f"+callbacks.stop._target_={__name__}.Stop",
-            f"teacher.path={self.folder / 'teacher'}", f"data.path={self.folder / 'words.dict'}",
             *self.paths(name), *more,
         ]  # fmt: skip
-        assert command(*arguments, **env) == code
+        assert self.train(*arguments, **env) == code
         return Artifact(self.folder / "runs" / name)
 
     def paths(self, name: str) -> list[str]:
@@ -107,11 +77,10 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    place = Place(tmp_path_factory.mktemp("place"))
-    save_teacher(place.folder / "teacher")
-    words = ("".join(letters) for letters in itertools.product("bdfgkmst", "aeiou", "bdgkt", "aeo"))
-    (place.folder / "words.dict").write_text("".join(f"{word} {said(word)}\n" for word in words))
+def place(
+    tiny_task: TinyTask, train: Callable[..., int], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Place]:
+    place = Place(tmp_path_factory.mktemp("place"), tiny_task, train)
     with mock.patch.dict(sys.modules, {__name__: sys.modules[__name__]}):  # Hydra imports Stop
         yield place
 
@@ -207,11 +176,11 @@ def test_metrics_are_those_of_the_predictions(unbroken: Artifact) -> None:
         assert str(drop) != "-0.0"
 
 
-def test_predictions_are_of_the_test_split_alone(unbroken: Artifact) -> None:
+def test_predictions_are_of_the_test_split_alone(place: Place, unbroken: Artifact) -> None:
     rows = unbroken.read_jsonl("predictions.jsonl")
     assert len(rows) == ROWS["test"]
     assert {split_of(row["source"]) for row in rows} == {"test"}
-    assert all(row["references"] == [said(row["source"])] for row in rows)
+    assert all(row["references"] == [place.task.said(row["source"])] for row in rows)
 
 
 def test_the_student_reloads(unbroken: Artifact) -> None:
@@ -285,10 +254,10 @@ def test_t5_and_local_files(place: Place, capsys: pytest.CaptureFixture[str]) ->
     for name, rows in ROWS.items():
         pairs = ({"document": f"a bad dog {row}", "summary": f"dog {row}"} for row in range(rows))
         (place.folder / f"{name}.jsonl").write_text("".join(json.dumps(p) + "\n" for p in pairs))
-    code = command(
+    code = place.train(
         "debug=fast", "data=jsonl", "data.source=document", "data.target=summary",
         *(f"data.{name}={place.folder / name}.jsonl" for name in ROWS),
-        f"teacher={save_teacher(place.folder / 't5', t5=True)}", "student.layers=1", "quant.bits=4",
+        f"teacher={save_t5(place.folder / 't5')}", "student.layers=1", "quant.bits=4",
         "data.generation.max_length=12", "trainer.accelerator=cpu", "logger=csv", *place.paths("t5")
     )  # fmt: skip
     printed = capsys.readouterr()

@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,10 +17,8 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from dq_lightning.artifacts.artifact import Artifact
-from dq_lightning.data.g2p_tokenizer import build_g2p_tokenizer
-from dq_lightning.models import bart
-from dq_lightning.models.student import student_from_scratch
 
+TinyTask = Any  # of conftest.py
 ROOT = Path(__file__).parents[1]
 # What a sweep's job does: no Hydra in the process.
 JOB = "import sys; from omegaconf import OmegaConf; from dq_lightning.run import run; "
@@ -85,13 +84,13 @@ class CpuFSDP(FSDPStrategy):
 @dataclass(frozen=True)
 class Place:
     folder: Path
+    task: TinyTask
 
     def words(self, name: str, *more: str) -> list[str]:
         probe = self.folder / f"{name}-probe"
         probe.mkdir(exist_ok=True)
         return [
-            "debug=fast", "validations=2", "student.layers=2-1", "logger=csv",
-            f"teacher.path={self.folder / 'teacher'}", f"data.path={self.folder / 'words.dict'}",
+            *self.task.words, "validations=2", "student.layers=2-1", "logger=csv",
             "data.generation.max_new_tokens=12", "data.eval_batch_size=5",
             f"paths.runs={self.folder / 'runs'}", f"paths.cache={self.folder / 'cache'}",
             "+callbacks.probe._target_=ddp_probe.Probe", f"+callbacks.probe.folder={probe}", *more,
@@ -122,22 +121,11 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+def place(tiny_task: TinyTask, tmp_path_factory: pytest.TempPathFactory) -> Place:
     folder = tmp_path_factory.mktemp("place")
-    torch.manual_seed(0)
-    tokenizer = build_g2p_tokenizer()
-    sizes = {
-        "d_model": 16, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
-        "encoder_ffn_dim": 24, "decoder_ffn_dim": 24, "max_position_embeddings": 64,
-        "decoder_start_token_id": 1, "forced_eos_token_id": None, "init_std": 0.5,
-    }  # fmt: skip
-    student_from_scratch(bart.FAMILY, tokenizer, 2, 2, sizes).save_pretrained(folder / "teacher")
-    tokenizer.save_pretrained(folder / "teacher")
-    words = (f"{a}{v}{b}{w}" for a in "bdfgkmst" for v in "aeiou" for b in "bdgkt" for w in "aeo")
-    (folder / "words.dict").write_text("".join(f"{word} B AA D\n" for word in words))
     (folder / "ddp_probe.py").write_text(PROBE)
     (folder / "cpu_fsdp.py").write_text(SHARDED)
-    return Place(folder)
+    return Place(folder, tiny_task)
 
 
 def finished(process: subprocess.Popen[str], code: int = 0) -> str:

@@ -4,10 +4,9 @@ import csv
 import itertools
 import json
 import os
-import runpy
 import signal
 import sys
-import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,8 @@ from safetensors.torch import load_file
 
 from dq_lightning.artifacts.artifact import Artifact
 from dq_lightning.artifacts.student_folder import QUANTIZERS
-from dq_lightning.data.g2p_tokenizer import build_g2p_tokenizer
-from dq_lightning.models import bart
-from dq_lightning.models.student import student_from_scratch
 
-TRAIN = Path(__file__).parents[1] / "train.py"
-SOUNDS = dict(zip("aeioubdfgkmst", "AE EH IH AA AH B D F G K M S T".split(), strict=True))
+TinyTask = Any  # of conftest.py
 STOP_AT = "DQ_LIGHTNING_TEST_STAGES_STOP_AT"
 LEARNED = [
     "quantizer@quant.weight.quantizer=dynamic_scaling",
@@ -48,53 +43,29 @@ class Stop(pl.Callback):
 
 @dataclass(frozen=True)
 class Place:
-    """A folder with a teacher and a dictionary, and the runs made there."""
+    """A folder of runs on the tiny task."""
 
     folder: Path
+    task: TinyTask
+    train: Callable[..., int]
 
     def run(self, name: str, *more: str, code: int = 0, **env: str) -> Artifact:
         runs = self.folder / "runs"
         arguments = [
-            "debug=fast", "validations=2", "student.layers=2-1", "trainer.accelerator=cpu",
+            *self.task.words, "validations=2", "student.layers=2-1",
             "logger=csv", f"+callbacks.stop._target_={__name__}.Stop",
-            f"teacher.path={self.folder / 'teacher'}", f"data.path={self.folder / 'words.dict'}",
             "data.generation.max_new_tokens=12", f"hydra.run.dir={runs / name}",
             f"paths.runs={runs}", f"paths.cache={self.folder / 'cache'}", *more,
         ]  # fmt: skip
-        assert command(*arguments, **env) == code
+        assert self.train(*arguments, **env) == code
         return Artifact(runs / name)
 
 
-def command(*arguments: str, **env: str) -> int:
-    argv = [str(TRAIN), *arguments, "hydra/job_logging=none", "hydra/hydra_logging=none"]
-    environment, words = mock.patch.dict(os.environ, env), mock.patch.object(sys, "argv", argv)
-    with environment, words, warnings.catch_warnings():
-        try:
-            runpy.run_path(argv[0], run_name="__main__")
-        except SystemExit as leaving:
-            return int(leaving.code or 0)
-        finally:
-            torch.use_deterministic_algorithms(False)
-    return 0
-
-
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory):
-    place = Place(tmp_path_factory.mktemp("place"))
-    torch.manual_seed(0)
-    tokenizer = build_g2p_tokenizer()
-    sizes = {
-        "d_model": 16, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
-        "encoder_ffn_dim": 24, "decoder_ffn_dim": 24, "max_position_embeddings": 64,
-        "decoder_start_token_id": 1, "forced_eos_token_id": None, "init_std": 0.5,
-    }  # fmt: skip
-    student_from_scratch(bart.FAMILY, tokenizer, 2, 2, sizes).save_pretrained(
-        place.folder / "teacher"
-    )
-    tokenizer.save_pretrained(place.folder / "teacher")
-    words = ("".join(letters) for letters in itertools.product("bdfgkmst", "aeiou", "bdgkt", "aeo"))
-    said = (f"{word} {' '.join(SOUNDS[letter] for letter in word)}\n" for word in words)
-    (place.folder / "words.dict").write_text("".join(said))
+def place(
+    tiny_task: TinyTask, train: Callable[..., int], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Place]:
+    place = Place(tmp_path_factory.mktemp("place"), tiny_task, train)
     with mock.patch.dict(sys.modules, {__name__: sys.modules[__name__]}):  # Hydra imports Stop
         yield place
 
@@ -255,7 +226,7 @@ def test_pseudo_labels_go_on_where_they_stopped(
     assert (counts["targets"], counts["sources"]) == ("replace", 64)
     assert found["run"]["train_rows"] == 64
     for row in ended.read_jsonl("predictions.jsonl"):  # tested on the true labels
-        assert row["references"] == [" ".join(SOUNDS[letter] for letter in row["source"])]
+        assert row["references"] == [place.task.said(row["source"])]
     status = place.run("pseudo-plain").read_json("metrics.json")
     assert "pseudo_labels" not in status
 

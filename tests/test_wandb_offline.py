@@ -21,13 +21,11 @@ from wandb.proto.wandb_internal_pb2 import Record
 
 from dq_lightning.artifacts.artifact import Artifact
 from dq_lightning.choices import cell_id
-from dq_lightning.data.g2p_tokenizer import build_g2p_tokenizer
-from dq_lightning.models import bart
-from dq_lightning.models.student import student_from_scratch
 from dq_lightning.reporting.report import write_report
 from dq_lightning.run import run
 from dq_lightning.sweeps.wandb_summary import log_sweep
 
+TinyTask = Any  # of conftest.py
 CONF = Path(__file__).parents[1] / "conf"
 BLOCK = 2**15
 
@@ -89,23 +87,11 @@ def read(file: Path) -> Offline:
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> DictConfig:
+def config(tiny_task: TinyTask, tmp_path_factory: pytest.TempPathFactory) -> DictConfig:
     folder = tmp_path_factory.mktemp("place")
-    torch.manual_seed(0)
-    tokenizer = build_g2p_tokenizer()
-    sizes = {
-        "d_model": 16, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
-        "encoder_ffn_dim": 24, "decoder_ffn_dim": 24, "max_position_embeddings": 64,
-        "decoder_start_token_id": 1, "forced_eos_token_id": None, "init_std": 0.5,
-    }  # fmt: skip
-    student_from_scratch(bart.FAMILY, tokenizer, 2, 2, sizes).save_pretrained(folder / "teacher")
-    tokenizer.save_pretrained(folder / "teacher")
-    words = (f"{a}{v}{b}{w}" for a in "bdfgkmst" for v in "aeiou" for b in "bdgkt" for w in "aeo")
-    (folder / "words.dict").write_text("".join(f"{word} B AA D\n" for word in words))
     words = [
-        "debug=fast", "validations=4", "student.layers=2-1", "logger=wandb", "samples=5",
-        "sweep.name=grid", "trainer.accelerator=cpu", "data.generation.max_new_tokens=12",
-        f"teacher.path={folder / 'teacher'}", f"data.path={folder / 'words.dict'}",
+        *tiny_task.words, "validations=4", "student.layers=2-1", "logger=wandb", "samples=5",
+        "sweep.name=grid", "data.generation.max_new_tokens=12",
         f"+callbacks.stop._target_={__name__}.Terminated",
         f"paths.output_dir={folder / 'run'}", f"paths.runs={folder}", f"paths.cache={folder}",
     ]  # fmt: skip

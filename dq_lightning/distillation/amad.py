@@ -8,27 +8,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dq_lightning.distillation.attention_kl import FLOOR
-from dq_lightning.distillation.loss import (
-    ATTENTIONS,
-    Batch,
-    LayerReduction,
-    Loss,
-    Outputs,
-    check_layer_reduction,
-    pair_layers,
-    reduce_layers,
-)
-from dq_lightning.distillation.masking import (
-    cross_mask,
-    decoder_self_mask,
-    encoder_self_mask,
-    masked_mean,
-)
+from dq_lightning.distillation.loss import ATTENTIONS, Outputs, pair_layers
+from dq_lightning.distillation.masking import masked_mean
+from dq_lightning.distillation.stacked_loss import ATTENTION_MASKS, StackedLoss
 
 Variant = Literal["mse", "kl"]
 
 
-class AMADLoss(Loss):
+class AMADLoss(StackedLoss):
     """Alignment of attention maps when the student has at most as many heads as the teacher.
 
     With t_i, s_j the maps of teacher head i and student head j as vectors over real (query, key)
@@ -60,40 +47,31 @@ class AMADLoss(Loss):
         cross: bool = True,
         reduction_over_layers: str = "sum",
     ) -> None:
-        super().__init__()
-        _check(variant, level, temperature, encoder or decoder or cross)
+        _check(variant, level, temperature)
+        super().__init__("AMAD", ATTENTION_MASKS, (encoder, decoder, cross), reduction_over_layers)
         self.variant: Variant = "kl" if variant == "kl" else "mse"
         self.per_token = level == "token"
         self.temperature = temperature
-        switches = {
-            "encoder_attentions": (encoder, encoder_self_mask),
-            "decoder_attentions": (decoder, decoder_self_mask),
-            "cross_attentions": (cross, cross_mask),
-        }
-        self.masks = {name: mask for name, (is_on, mask) in switches.items() if is_on}
-        self.reduction_over_layers: LayerReduction = check_layer_reduction(reduction_over_layers)
 
-    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Float[Tensor, ""]:
-        stacks: list[Tensor] = []
-        for attribute, mask_of in self.masks.items():
-            pairs = pair_layers(student, teacher, attribute, free_axis=1)
-            mask = mask_of(batch)
-            # Autocast would lower the products to half precision.
-            with torch.autocast(mask.device.type, enabled=False):
-                terms = [self._layer(s, t, mask, attribute) for s, t in pairs]
-            stacks.append(reduce_layers(terms, self.reduction_over_layers))
-        return reduce_layers(stacks, "sum")
+    def pairs(
+        self, student: Outputs, teacher: Outputs | None, attribute: str
+    ) -> list[tuple[Tensor, Tensor]]:
+        pairs = pair_layers(student, teacher, attribute, free_axis=1)
+        for s, t in pairs:
+            if s.shape[1] > t.shape[1]:
+                raise ValueError(
+                    f"{attribute}: the student has {s.shape[1]} heads and the teacher only "
+                    f"{t.shape[1]}: AMAD needs a student with at most as many"
+                )
+        return pairs
 
-    def _layer(self, student: Tensor, teacher: Tensor, mask: Tensor, name: str) -> Tensor:
-        if student.shape[1] > teacher.shape[1]:
-            raise ValueError(
-                f"{name}: the student has {student.shape[1]} heads and the teacher only "
-                f"{teacher.shape[1]}: AMAD needs a student with at most as many"
-            )
-        s, real = head_vectors(student, mask, self.per_token)
-        t, _ = head_vectors(teacher, mask, self.per_token)
-        error = reconstruction_error(s, t, real, self.temperature, self.variant)
-        return masked_mean(error, real.any(-1))
+    def term(self, student: Tensor, teacher: Tensor, mask: Tensor) -> Float[Tensor, ""]:
+        # Autocast would lower the products to half precision.
+        with torch.autocast(mask.device.type, enabled=False):
+            s, real = head_vectors(student, mask, self.per_token)
+            t, _ = head_vectors(teacher, mask, self.per_token)
+            error = reconstruction_error(s, t, real, self.temperature, self.variant)
+            return masked_mean(error, real.any(-1))
 
 
 def head_vectors(
@@ -138,7 +116,7 @@ def _distribution(vectors: Tensor, entries: Tensor) -> Tensor:
     return positive / positive.sum(-1, keepdim=True).clamp(min=FLOOR)
 
 
-def _check(variant: str, level: str, temperature: float, any_stack: bool) -> None:
+def _check(variant: str, level: str, temperature: float) -> None:
     if variant not in ("mse", "kl"):
         raise ValueError(f"variant={variant!r} of AMAD is unknown: write mse or kl")
     if level not in ("map", "token"):
@@ -146,9 +124,4 @@ def _check(variant: str, level: str, temperature: float, any_stack: bool) -> Non
     if not temperature > 0.0:
         raise ValueError(
             f"temperature={temperature} of AMAD must be positive, for instance 1 (published) or 0.1"
-        )
-    if not any_stack:
-        raise ValueError(
-            "AMAD has encoder, decoder and cross all false: switch one on, or set the weight of "
-            "the loss to 0"
         )

@@ -7,6 +7,7 @@ process ends when its parent closes the pipe it gave as standard input, or dies.
 import logging
 import os
 import signal
+import stat
 import sys
 import threading
 import time
@@ -23,8 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the cell; an error leaves its traceback here and in the cell's status.json."""
     (file,) = sys.argv[1:] if arguments is None else arguments
     signal.signal(signal.SIGTERM, _leave)
-    if not sys.stdin.isatty():  # started by a sweep, not by hand
-        threading.Thread(target=_end_with_parent, args=(sys.stdin.fileno(),), daemon=True).start()
+    if stat.S_ISFIFO(os.fstat(0).st_mode):  # of a sweep; by hand a terminal, under cron /dev/null
+        threading.Thread(target=_end_with_parent, args=(0,), daemon=True).start()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     cfg: Any = OmegaConf.load(Path(file))
     OmegaConf.set_struct(cfg, True)

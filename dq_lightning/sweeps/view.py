@@ -146,7 +146,9 @@ def _row(cell: Cell, seconds: float) -> list[Any]:
     progress = Artifact(cell.folder).read_object("progress.json")
     step, steps = progress.get("step", 0), progress.get("steps") or 1
     validation = "  ".join(
-        f"{name} {value:.2f}" for name, value in progress.get("validation", {}).items()
+        f"{name} {value:.2f}"
+        for name, value in progress.get("validation", {}).items()
+        if value is not None  # not a number
     )
     return [
         ProgressBar(total=steps, completed=step, width=24),

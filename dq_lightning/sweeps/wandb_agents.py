@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.utils import get_class
 
 from dq_lightning.errors import one_sentence_errors
@@ -65,6 +65,11 @@ def agents_sweep(overrides: Sequence[str], config_dir: Path) -> dict[str, Any]:
 
 def _values(override: Override) -> list[Any]:
     """Each value as the command line would have it; whole numbers as such, so that W&B sorts."""
+    if override.is_interval_sweep() or isinstance(override.value(), Glob):
+        raise ValueError(
+            f"{override.input_line} lists no values, which a grid needs; write them out, such as "
+            "quant.bits=2,4,8."
+        )
     texts = [str(text) for text in override.sweep_string_iterator()]
     return [int(text) if text.isdecimal() else text for text in texts]
 

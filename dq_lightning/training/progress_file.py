@@ -6,6 +6,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.trainer.states import TrainerFn
 
 _SECONDS = 1.0
 
@@ -38,7 +39,8 @@ class ProgressFile(pl.Callback):
             for name, value in trainer.callback_metrics.items()
             if name.startswith("validation/")
         }
-        self._write(trainer, "train")
+        # a last step that no validation saw is validated when training is over
+        self._write(trainer, "train" if trainer.state.fn == TrainerFn.FITTING else "test")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._write(trainer, "test")

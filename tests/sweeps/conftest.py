@@ -1,7 +1,6 @@
 """A tiny task to sweep over, and `python train.py -m` in a process of its own."""
 
 import csv
-import itertools
 import os
 import signal
 import subprocess
@@ -9,39 +8,18 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
 
-from dq_lightning.data.g2p_tokenizer import build_g2p_tokenizer
-from dq_lightning.models import bart
-from dq_lightning.models.student import student_from_scratch
-
+TinyTask = Any  # of the conftest.py above
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
-def task(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The arguments of a tiny task: a random teacher of 2-2 layers and a made-up dictionary."""
-    folder = tmp_path_factory.mktemp("task")
-    torch.manual_seed(0)
-    sizes = {"d_model": 16, "encoder_ffn_dim": 24, "decoder_ffn_dim": 24}
-    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
-    more = {"decoder_start_token_id": 1, "forced_eos_token_id": None}
-    tokenizer = build_g2p_tokenizer()
-    model = student_from_scratch(bart.FAMILY, tokenizer, 2, 2, sizes | heads | more)
-    model.save_pretrained(folder / "teacher")
-    tokenizer.save_pretrained(folder / "teacher")
-    words = (f"{a}{v}{b}" for a, v, b in itertools.product("bdfgkmst", "aeiou", "bdfgkmst"))
-    (folder / "words.dict").write_text("".join(f"{word} B AA D\n" for word in words))
-    return [
-        f"teacher.path={folder / 'teacher'}",
-        f"data.path={folder / 'words.dict'}",
-        f"paths.cache={folder / 'cache'}",
-        "trainer.accelerator=cpu",
-        "logger=csv",
-        "debug=fast",
-    ]
+def task(tiny_task: TinyTask, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The arguments of a tiny task, and of a cache that sweeps share."""
+    return [*tiny_task.words, f"paths.cache={tmp_path_factory.mktemp('cache')}", "logger=csv"]
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,12 @@ def test_a_terminal_shows_how_far_each_cell_is(cells: list[Cell]) -> None:
     console = Console(width=120, record=True, force_terminal=True)
     running = cells[1]
     running.folder.mkdir(parents=True)
-    progress = {"stage": "train", "step": 300, "steps": 1200, "validation": {"wer": 40.125}}
+    progress = {
+        "stage": "train",
+        "step": 300,
+        "steps": 1200,
+        "validation": {"wer": 40.125, "x": None},
+    }
     (running.folder / "progress.json").write_text(json.dumps(progress))
     with Live(console=console, auto_refresh=False) as live:
         view = Picture(cells, 1, live)

@@ -56,7 +56,12 @@ def test_a_metric_that_shall_rise():
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
-    [(["debug=fast"], "quant.bits=2,4,8"), (["qant.bits=2,4"], "Did you mean quant.bits")],
+    [
+        (["debug=fast"], "quant.bits=2,4,8"),
+        (["qant.bits=2,4"], "Did you mean quant.bits"),
+        (["optimizer.lr=interval(1e-4,1e-2)"], "lists no values, which a grid needs; write them"),
+        (["data=glob(*)"], "data=glob(*) lists no values"),
+    ],
 )
 def test_mistakes_are_one_sentence(monkeypatch, capsys, words, sentence):
     monkeypatch.chdir(ROOT)
