@@ -139,7 +139,7 @@ def test_the_summary_holds_the_results(config: DictConfig, logged: list[Offline]
             assert summary[f"{group}/{name}"] == pytest.approx(value)
     seconds = metrics["generation_seconds"]["student"]
     assert summary["items_per_second/student"] == pytest.approx(metrics["timed_items"] / seconds)
-    sizes = ("nominal", "reference_rule", "as_evaluated", "packed")
+    sizes = ("nominal", "reference_rule", "as_evaluated")
     assert all(summary[f"bytes/student_{size}"] > 0 for size in sizes)
     assert summary["predictions/nrows"] == 5
 
