@@ -84,15 +84,6 @@ def test_a_seed_decides_the_draws_and_nothing_else(runtime):
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_weights_stay_packed(student, packed):
-    model = student("bart", "quant.bits=2", "quant.weight.quantizer.granularity=per_tensor")
-    small = packed(model)
-    held = load(small, engine="torch").resident_bytes
-    stored = sum(matrix.nbytes for matrix in small.matrices.values())
-    floats = sum(4 * tensor.numel() for tensor in small.tensors.values())
-    assert held == stored + floats
-
-
 def test_threads_are_set_for_one_call(packed_texts):
     before = torch.get_num_threads()
     two = load(packed_texts, engine="torch", threads=2)
