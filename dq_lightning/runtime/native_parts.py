@@ -154,10 +154,7 @@ class _BartReader(_Reader):
         self.matrix(f"{stack}.embedding", f"{module}.embed_tokens.weight")
         scale = math.sqrt(width) if self.config["scale_embedding"] else 1.0
         self.number(f"{stack}.embed_scale", scale)
-        for name, norm in {
-            "embedding_norm": "layernorm_embedding",
-            "final_norm": "layer_norm",
-        }.items():
+        for name, norm in {"embedding_norm": "layernorm_embedding", "final_norm": "layer_norm"}.items():
             if f"{module}.{norm}.weight" in self.student.uses:
                 self.norm(f"{stack}.{name}", f"{module}.{norm}")
         self.positions(stack, f"{module}.embed_positions.weight")
