@@ -19,7 +19,7 @@ from torch.utils import cpp_extension
 
 SOURCES = Path(__file__).parent / "csrc"
 ISA_VARIABLE = "DQ_LIGHTNING_ISA"
-INSTRUCTION_SETS = ("avx512", "avx2", "portable")
+INSTRUCTION_SETS = ("avx512", "avxvnni", "avx2", "portable")
 """Best first. One build has all of them: the library asks the machine which it can run."""
 
 # Rounding is part of the result: no -ffast-math, and a * b + c becomes one operation only where

@@ -121,5 +121,5 @@ def test_a_library_that_cannot_be_loaded(sources: Path):
     library = build._cache_folder() / f"native-{build._version()}.so"
     library.parent.mkdir(parents=True)
     library.write_bytes(b"not a library")
-    with pytest.raises(NativeBuildError, match="cannot be loaded .*; delete it"):
+    with pytest.raises(NativeBuildError, match=r"cannot be loaded .*; delete it"):
         build.native_library()

@@ -118,7 +118,7 @@ struct Ops {
   void (*top_k)(const float* x, int n, int k, float* values, int32_t* indices);
 };
 
-// The table of an instruction set ("portable", "avx2", "avx512"), or the best one that this machine
+// The table of an instruction set ("portable", "avx2", "avxvnni", "avx512"), or the best one that this machine
 // can run where `name` is null. null: unknown, or this machine cannot run it.
 extern "C" const Ops* dq_ops(const char* name);
 

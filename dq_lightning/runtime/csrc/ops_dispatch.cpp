@@ -18,6 +18,15 @@ bool runs_avx512() {
 #endif
 }
 
+bool runs_avxvnni() {
+#if DQ_AVXVNNI
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+         __builtin_cpu_supports("avxvnni");
+#else
+  return false;
+#endif
+}
+
 bool runs_avx2() {
 #if DQ_X86
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
@@ -32,6 +41,7 @@ bool wanted(const char* name, const char* own) { return !name || std::strcmp(nam
 
 extern "C" const Ops* dq_ops(const char* name) {
   if (wanted(name, "avx512") && runs_avx512()) return avx512_ops();
+  if (wanted(name, "avxvnni") && runs_avxvnni()) return avxvnni_ops();
   if (wanted(name, "avx2") && runs_avx2()) return avx2_ops();
   return wanted(name, "portable") ? portable_ops() : nullptr;
 }

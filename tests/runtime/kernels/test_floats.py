@@ -110,12 +110,13 @@ def test_activations(kernels, f, gated):
     n=st.integers(1, 150),
     rows=st.integers(1, 5),
     bits=st.none() | st.integers(2, 8),
-    clip=st.none() | st.sampled_from([0.05, 0.3, 2.0]),
+    clip=st.none() | st.sampled_from([0.05, 0.1, 0.3, 2.0]),
     bias=st.sampled_from(["none", "own", "shared"]),
+    spread=st.sampled_from([0.1, 1, 2, 4]),
     seed=SEEDS,
 )
-def test_softmax_quantizes_its_probabilities(kernels, n, rows, bits, clip, bias, seed):
-    scores = normal(seed, rows, n + 5) * 4
+def test_softmax_quantizes_its_probabilities(kernels, n, rows, bits, clip, bias, spread, seed):
+    scores = normal(seed, rows, n + 5) * np.float32(spread)
     biases = normal(seed + 1, rows if bias == "own" else 1, n)
     logits = torch.from_numpy(scores[:, :n] + (0 if bias == "none" else biases))
     probabilities = torch.softmax(logits, -1)
