@@ -12,9 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from dq_lightning.artifacts.packed_file import read_packed
 from dq_lightning.artifacts.packed_student import PackedStudent
 from dq_lightning.models.family import family_named
-from dq_lightning.runtime.build import NativeBuildError
 from dq_lightning.runtime.engine import Engine, Generation
-from dq_lightning.runtime.native import NativeEngine
 from dq_lightning.runtime.settings import GenerationSettings
 from dq_lightning.runtime.texts import Texts, texts_of
 
@@ -137,10 +135,13 @@ def _native(student: PackedStudent, engine: EngineName, threads: int | None) -> 
     """The native engine; None where it was not asked for or, with a reason, cannot run."""
     if engine == "torch":
         return None
+    from dq_lightning.runtime.build import NativeBuildError
+    from dq_lightning.runtime.native import NativeEngine
+
     try:
         return NativeEngine(student, threads=threads)
-    except (ValueError, NativeBuildError) as error:
+    except (NativeBuildError, ValueError) as error:
         if engine == "native":
-            raise
+            raise ValueError(str(error)) from error
         print(f"The torch engine runs this student: {error}", file=sys.stderr)
         return None
