@@ -1,0 +1,41 @@
+"""The same student in CTranslate2, int8 weights and activations."""
+
+import time
+from typing import Any
+
+from dq_lightning.artifacts.export_ctranslate2 import export_ctranslate2
+from dq_lightning.artifacts.vocabulary import vocabulary_of
+from dq_lightning.benchmarks.contender import Contender, Sources, Subject
+
+
+def load(subject: Subject, threads: int) -> Contender:
+    """Convert the student once with CTranslate2's own converter, and load the result."""
+    vocabulary = vocabulary_of(subject.student)
+    folder = subject.folder / "ctranslate2"
+    if not folder.exists():
+        export_ctranslate2(subject.student, folder, vocabulary)
+    began = time.perf_counter()
+    translator: Any = _translator(str(folder), threads)
+    seconds = time.perf_counter() - began
+    ids = vocabulary.get_vocab()
+
+    def generate(sources: Sources, beams: int, tokens: int) -> list[list[int]]:
+        results = translator.translate_batch(
+            [[vocabulary.tokens[place] for place in source] for source in sources],
+            beam_size=beams,
+            min_decoding_length=tokens,
+            max_decoding_length=tokens,
+            max_input_length=0,
+        )
+        return [[ids[token] for token in result.hypotheses[0]] for result in results]
+
+    size = (folder / "model.bin").stat().st_size
+    return Contender("the same student, int8", generate, seconds, None, size)
+
+
+def _translator(folder: str, threads: int) -> Any:
+    import ctranslate2
+
+    return ctranslate2.Translator(
+        folder, device="cpu", compute_type="int8", inter_threads=1, intra_threads=threads
+    )

@@ -1,0 +1,34 @@
+"""Hugging Face `generate` in float32, with its fastest attention and its own cache."""
+
+import torch
+from transformers import GenerationConfig
+
+from dq_lightning.artifacts.dequantized import resident_bytes
+from dq_lightning.benchmarks.contender import FORCED_LENGTH, Contender, Sources, Subject
+
+
+def load(subject: Subject, threads: int) -> Contender:
+    """Take the reference model, which is in memory."""
+    model = subject.reference
+    model.set_attn_implementation("sdpa")
+    ids = ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id")
+    special = {name: getattr(model.generation_config, name) for name in ids}
+    size = resident_bytes(model)
+
+    @torch.inference_mode()
+    def generate(sources: Sources, beams: int, tokens: int) -> list[list[int]]:
+        torch.set_num_threads(threads)
+        config = GenerationConfig(
+            **FORCED_LENGTH,
+            **special,
+            num_beams=beams,
+            min_new_tokens=tokens,
+            max_new_tokens=tokens,
+        )
+        inputs = torch.tensor([list(source) for source in sources])
+        mask = torch.ones_like(inputs)
+        output = model.generate(inputs, attention_mask=mask, generation_config=config)  # pyright: ignore
+        return output[:, 1:].tolist()
+
+    name = f"{subject.reference_name}, float32, sdpa attention"
+    return Contender(name, generate, None, size, size)
