@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from dq_lightning.artifacts.packed_config import stored_config, stored_generation
 from dq_lightning.artifacts.packed_matrix import PackedMatrix, narrowest, pack_matrix
 from dq_lightning.models.family import ModelFamily
 from dq_lightning.models.layout import WIDTH
@@ -28,7 +29,7 @@ Operands = Mapping[str, QuantizerDescription | None]
 class PackedStudent:
     """A student without its training: nothing in it refers to Parameters or modules.
 
-    family: name of its ModelFamily. config, generation: dicts of the transformers configs.
+    family: name of its ModelFamily. config, generation: what is kept of the transformers configs.
     matrices: packed weights; tensors: weights and buffers in float16 or float32. uses: name of the
     matrix or tensor behind each key of the unprepared model's state dict; tied keys name one.
     inputs: quantizer of the input of each quantized linear layer by module name, None for a float
@@ -82,8 +83,8 @@ def pack_student(
     linears = {n: m for n, m in modules.items() if isinstance(m, FakeQuantizedLinear)}
     return PackedStudent(
         family=family.name,
-        config=student.config.to_dict(),
-        generation={**student.generation_config.to_dict(), **(generation or {})},  # pyright: ignore
+        config=stored_config(family, student.config),
+        generation={**_own_generation(student), **(generation or {})},
         matrices=packing.matrices,
         tensors=packing.tensors,
         uses=packing.uses,
@@ -138,6 +139,11 @@ def _packed(key: str, weight: Tensor, quantizer: FakeQuantizer) -> PackedMatrix:
         return pack_matrix(quantized, quantizer.bits, quantizer.group_size)
     except ValueError as error:
         raise ValueError(f"{key} cannot be packed as {quantizer}: {error}") from error
+
+
+def _own_generation(student: PreTrainedModel) -> dict[str, Any]:
+    config = student.generation_config
+    return {} if config is None else stored_generation(config)  # pyright: ignore
 
 
 def _kept(tensor: Tensor) -> Tensor:

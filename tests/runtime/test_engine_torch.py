@@ -1,0 +1,79 @@
+"""The torch engine computes what the fake-quantized student computes, to the last bit."""
+
+import pytest
+import torch
+
+from dq_lightning.runtime.engine_torch import TorchEngine
+from dq_lightning.runtime.settings import GenerationSettings
+
+RECIPES = {
+    "default": [],
+    "8 bits": ["quant.bits=8"],
+    "dq_bart": ["quant=dq_bart"],
+    "tbt": ["quant=tbt"],
+    "tbt at 1 bit": ["quant=tbt", "quant.bits=1-1-2"],
+    "lsq": ["quant=lsq"],
+    "quantbart": ["quant=quantbart"],
+    "ternary": ["quant=ternary"],
+    "stretched": ["quant=stretched"],
+    "float weights": ["quant.bits=32-32-8"],
+    "float inputs": ["quant.bits=4-4-32", "quant.head=int8"],
+    "float head": ["quant.head=fp"],
+    "excluded": ["quant.exclude=[*.0.*]"],
+    "none": ["quant=none"],
+}
+BEAMS = {"num_beams": 3, "max_length": 9, "min_length": 4, "length_penalty": 0.7,
+         "early_stopping": True, "no_repeat_ngram_size": 2}  # fmt: skip
+
+
+def padded(sources):
+    longest = max(map(len, sources))
+    ids = torch.tensor([[*source, *[0] * (longest - len(source))] for source in sources])
+    return {"input_ids": ids, "attention_mask": (ids != 0).long()}
+
+
+def check(model, engine, sources):
+    """Logits and beams of a student and of the engine that holds it packed."""
+    target = [1, *sources[0]]
+    with torch.no_grad():
+        source = torch.tensor([sources[0]])
+        expected = model(input_ids=source, decoder_input_ids=torch.tensor([target])).logits
+    found = engine.logits([sources[0]], [target])[0]
+    assert torch.equal(torch.from_numpy(found), expected[0])
+
+    settings = GenerationSettings.of(model.generation_config.to_dict(), **BEAMS)
+    options = {**BEAMS, "return_dict_in_generate": True, "output_scores": True}
+    theirs = model.generate(**padded(sources), **options)
+    ours = engine.generate(sources, settings)
+    assert [g.score for g in ours] == theirs.sequences_scores.tolist()
+    for own, row in zip(ours, theirs.sequences.tolist(), strict=True):
+        assert row[1:][: len(own.token_ids)] == own.token_ids
+        # a padding token of 0 makes transformers fill up with EOS
+        assert set(row[1 + len(own.token_ids) :]) <= {0, 2}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_to_the_last_bit(recipe, student, packed, sources):
+    model = student("bart", *RECIPES[recipe])
+    check(model, TorchEngine(packed(model, positions_bits=32)), sources)
+
+
+@pytest.mark.parametrize("recipe", ["default", "float head"])
+def test_every_family_to_the_last_bit(family_name, recipe, student, packed, sources):
+    model = student(family_name, *RECIPES[recipe])
+    check(model, TorchEngine(packed(model, positions_bits=32)), sources)
+
+
+def test_groups_of_a_row(student, packed, sources):
+    model = student("bart", "quantizer@quant.weight.quantizer=per_group",
+                    "quant.weight.quantizer.group_size=6")  # fmt: skip
+    check(model, TorchEngine(packed(model, positions_bits=32)), sources)
+
+
+def test_packed_positions_are_the_dequantized_ones(student, packed, sources):
+    model = student("bart")
+    small = packed(model)
+    for name in ("model.encoder", "model.decoder"):
+        positions = model.get_submodule(f"{name}.embed_positions").weight
+        positions.data.copy_(small.weight(f"{name}.embed_positions.weight"))
+    check(model, TorchEngine(small), sources)
