@@ -1,7 +1,6 @@
 """A packed student as a plain transformers model: its quantized weights' values, in float32."""
 
 import copy
-from pathlib import Path
 
 from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
@@ -43,13 +42,3 @@ def resident_bytes(model: PreTrainedModel) -> int:
     """Bytes of a model's weights in memory, shared ones once."""
     parameters = {id(p): p for p in model.parameters()}.values()
     return sum(parameter.numel() * parameter.element_size() for parameter in parameters)
-
-
-def packed_file_of(path: Path) -> Path:
-    """The packed file at a path, or that of a run directory; ValueError where there is none."""
-    file = path / "model.dq" if path.is_dir() else path
-    if not file.is_file():
-        how = f"python -m dq_lightning.artifacts.pack {path}"
-        advice = f"pack the run first: {how}" if path.is_dir() else "give a packed file"
-        raise ValueError(f"There is no {file}; {advice}.")
-    return file

@@ -6,19 +6,20 @@ do ternary ones, in four times their bytes; CTranslate2 has no narrower weights.
 int8 by token in every linear layer, whatever the student's recipe says; its attention is float.
 """
 
-import argparse
 import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dq_lightning.artifacts.atomic import replace_directory
-from dq_lightning.artifacts.dequantized import dequantized_model, packed_file_of
+from dq_lightning.artifacts.dequantized import dequantized_model
+from dq_lightning.artifacts.export_command import export_parser, run_export
+from dq_lightning.artifacts.optional_package import optional_package
 from dq_lightning.artifacts.packed_student import PackedStudent
-from dq_lightning.artifacts.vocabulary import Vocabulary
+from dq_lightning.artifacts.vocabulary import Vocabulary, vocabulary_of
 
 # Attributes that transformers 5 took from its config classes and that the converter still reads.
 _NORMS = {
@@ -49,14 +50,9 @@ def export_ctranslate2(
 
 def _converter(model: PreTrainedModel, vocabulary: Vocabulary) -> Any:
     """CTranslate2's converter over a model in memory: it asks a folder for the config alone."""
-    try:
-        from ctranslate2.converters import TransformersConverter
-    except ImportError:
-        raise ValueError(
-            "The package ctranslate2 is not installed: pip install 'dq-lightning[export]'."
-        ) from None
+    converters = optional_package("ctranslate2.converters")
 
-    class InMemory(TransformersConverter):  # pyright: ignore[reportUntypedBaseClass]
+    class InMemory(converters.TransformersConverter):
         def _load(self) -> Any:
             with tempfile.TemporaryDirectory() as folder:
                 config = Path(folder) / "config.json"
@@ -76,3 +72,19 @@ def _converter(model: PreTrainedModel, vocabulary: Vocabulary) -> Any:
             return vocabulary
 
     return InMemory("")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Export a packed student, or say in one sentence why that cannot be."""
+    given = export_parser("export_ctranslate2", __doc__).parse_args(arguments)
+
+    def export(
+        student: PackedStudent, folder: Path, tokenizer: PreTrainedTokenizerBase | None
+    ) -> int:
+        return export_ctranslate2(student, folder, vocabulary_of(student, tokenizer))
+
+    run_export(given, export)
+
+
+if __name__ == "__main__":
+    main()

@@ -10,14 +10,13 @@ decoder.onnx: input_ids (batch, length), attention_mask of the source, past.<lay
 (of length 0 at first), cross.<layer>.key and .value -> logits, present.<layer>.key and .value.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from dq_lightning.artifacts.atomic import replace_directory, strict_json
-from dq_lightning.artifacts.dequantized import packed_file_of
+from dq_lightning.artifacts.export_command import export_parser, run_export
 from dq_lightning.artifacts.onnx_attention import KeyValue
 from dq_lightning.artifacts.onnx_bart import BartOnnx
 from dq_lightning.artifacts.onnx_builder import OnnxGraph, WeightFile
@@ -87,21 +86,15 @@ def _shape(family: OnnxFamily, length: str) -> list[str | int]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Export a packed student; one sentence on stderr and exit with 1 where that cannot be."""
-    parser = argparse.ArgumentParser(
-        "python -m dq_lightning.artifacts.export_onnx",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_export_arguments(parser)
+    """Export a packed student, or say in one sentence why that cannot be."""
+    parser = export_parser("export_onnx", __doc__)
     parser.add_argument("--float-activations", action="store_true", help="slower, more exact")
     given = parser.parse_args(arguments)
-    with export_errors():
-        student, tokenizer = read_student(given.model)
-        size = export_onnx(student, given.output, float_activations=given.float_activations)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(given.output)
-    print(f"{given.output}: {size:,} bytes")
+
+    def export(student: PackedStudent, folder: Path, _: object) -> int:
+        return export_onnx(student, folder, float_activations=given.float_activations)
+
+    run_export(given, export)
 
 
 if __name__ == "__main__":

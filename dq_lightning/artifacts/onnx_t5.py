@@ -72,8 +72,7 @@ class T5Onnx:
         return graph.linear(x, "lm_head"), present
 
     def _relative(self, graph: OnnxGraph, stack: str, distance: str) -> str:
-        """(1, heads, queries, keys): the bias of each distance, alike from the farthest bucket on.
-        """
+        """(1, heads, queries, keys): the bias of each distance, alike from the farthest bucket on."""
         farthest = self.config["relative_attention_max_distance"]
         attention = f"{stack}.block.0.layer.0.SelfAttention"
         bias: Tensor = self._model.get_submodule(attention).compute_bias(farthest + 1, farthest + 1)
@@ -96,9 +95,7 @@ class T5Onnx:
         self, graph: OnnxGraph, attention: str, x: str, key_value: KeyValue, bias: str
     ) -> str:
         query = graph.linear(x, f"{attention}.q")
-        return graph.linear(
-            attend(graph, query, *key_value, bias, self.heads), f"{attention}.o"
-        )
+        return graph.linear(attend(graph, query, *key_value, bias, self.heads), f"{attention}.o")
 
     def _feed_forward(self, graph: OnnxGraph, layer: str, x: str) -> str:
         dense = f"{layer}.DenseReluDense"

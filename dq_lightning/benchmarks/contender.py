@@ -10,6 +10,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 import dq_lightning.benchmarks
+from dq_lightning.artifacts.optional_package import optional_package
 from dq_lightning.artifacts.packed_student import PackedStudent
 
 Sources = Sequence[Sequence[int]]
@@ -76,9 +77,10 @@ def opponents() -> list[str]:
 
 
 def loader_of(name: str) -> Loader:
-    """`load` of contender_<name>.py, or a ValueError that lists the known ones.
-    """
+    """`load` of contender_<name>.py, or a ValueError that lists the known ones."""
     if name not in [OURS, *opponents()]:
         raise ValueError(f"--against {name} is unknown; write some of {','.join(opponents())}.")
     module = importlib.import_module(f"dq_lightning.benchmarks.contender_{name}")
+    if hasattr(module, "PACKAGE"):
+        optional_package(module.PACKAGE)
     return module.load

@@ -1,21 +1,26 @@
 """The same student in CTranslate2, int8 weights and activations."""
 
 import time
-from typing import Any
 
 from dq_lightning.artifacts.export_ctranslate2 import export_ctranslate2
+from dq_lightning.artifacts.optional_package import optional_package
 from dq_lightning.artifacts.vocabulary import vocabulary_of
 from dq_lightning.benchmarks.contender import Contender, Sources, Subject
+
+PACKAGE = "ctranslate2"
 
 
 def load(subject: Subject, threads: int) -> Contender:
     """Convert the student once with CTranslate2's own converter, and load the result."""
+    ctranslate2 = optional_package("ctranslate2")
     vocabulary = vocabulary_of(subject.student)
     folder = subject.folder / "ctranslate2"
     if not folder.exists():
         export_ctranslate2(subject.student, folder, vocabulary)
     began = time.perf_counter()
-    translator: Any = _translator(str(folder), threads)
+    translator = ctranslate2.Translator(
+        str(folder), device="cpu", compute_type="int8", inter_threads=1, intra_threads=threads
+    )
     seconds = time.perf_counter() - began
     ids = vocabulary.get_vocab()
 
@@ -31,11 +36,3 @@ def load(subject: Subject, threads: int) -> Contender:
 
     size = (folder / "model.bin").stat().st_size
     return Contender("the same student, int8", generate, seconds, None, size)
-
-
-def _translator(folder: str, threads: int) -> Any:
-    import ctranslate2
-
-    return ctranslate2.Translator(
-        folder, device="cpu", compute_type="int8", inter_threads=1, intra_threads=threads
-    )

@@ -3,7 +3,7 @@
 import time
 
 from dq_lightning.benchmarks.contender import FORCED_LENGTH, Contender, Sources, Subject
-from dq_lightning.runtime.load import load as load_runtime
+from dq_lightning.runtime.loading import load as load_runtime
 
 
 def load(subject: Subject, threads: int) -> Contender:
@@ -14,7 +14,8 @@ def load(subject: Subject, threads: int) -> Contender:
 
     def generate(sources: Sources, beams: int, tokens: int) -> list[list[int]]:
         lengths = {"min_new_tokens": tokens, "max_new_tokens": tokens}
-        return runtime.generate_ids(sources, num_beams=beams, **FORCED_LENGTH, **lengths)
+        texts = runtime.generate_ids(sources, num_beams=beams, **FORCED_LENGTH, **lengths)
+        return [text.token_ids for text in texts]
 
     return Contender(
         description=f"packed student, {runtime.engine_name} engine",

@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from dq_lightning.artifacts.dequantized import packed_file_of
+from dq_lightning.artifacts.export_command import packed_file_of
 from dq_lightning.benchmarks import latency_subject
 from dq_lightning.benchmarks.contender import Subject, loader_of, opponents
 from dq_lightning.benchmarks.latency import HEADLINE, Cell, grid
@@ -72,7 +72,7 @@ def _sources(given: argparse.Namespace, subject: Subject) -> list[list[int]]:
         return latency_subject.random_sources(
             subject.student, number, given.source_length, given.seed
         )
-    return latency_subject.text_sources(subject.file, given.sources, number, given.source_length)
+    return latency_subject.text_sources(subject.student, given.sources, number, given.source_length)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dq_lightning.artifacts.atomic import strict_json, write_file
 from dq_lightning.artifacts.artifact import environment, versions
+from dq_lightning.artifacts.atomic import strict_json, write_file
 from dq_lightning.benchmarks.contender import Contender
 from dq_lightning.benchmarks.latency import HEADLINE, Cell, cell_record, is_headline
 

@@ -20,6 +20,7 @@ from dq_lightning.models.family import family_of
 from dq_lightning.models.layer_mapping import layer_mapping
 from dq_lightning.models.student import student_from_teacher
 from dq_lightning.quantization.prepare import prepare
+from dq_lightning.runtime.texts import texts_of
 
 
 def of_file(file: Path, teacher: str | None, folder: Path, engine: str) -> Subject:
@@ -32,9 +33,7 @@ def of_file(file: Path, teacher: str | None, folder: Path, engine: str) -> Subje
     return Subject(student, file, model.eval().float(), f"teacher {_layers(model)}", folder, engine)
 
 
-def of_shape(
-    shape: str, bits: str, layers: str, seed: int, folder: Path, engine: str
-) -> Subject:
+def of_shape(shape: str, bits: str, layers: str, seed: int, folder: Path, engine: str) -> Subject:
     """A teacher with Gaussian weights at its full depth, and its quantized student.
 
     shape: an option of conf/teacher that has a config; bits, layers: as quant.bits and
@@ -60,6 +59,15 @@ def random_sources(student: PackedStudent, number: int, length: int, seed: int) 
     usable = [place for place in range(student.config["vocab_size"]) if place not in special]
     generator = random.Random(seed)
     return [generator.choices(usable, k=length) for _ in range(number)]
+
+
+def text_sources(student: PackedStudent, file: Path, number: int, length: int) -> list[list[int]]:
+    """The first texts of a file, one a line, as the student's own tokens, cut at `length`."""
+    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not lines:
+        raise ValueError(f"--sources {file} has no text; write one a line.")
+    sources = texts_of(student).encode(lines[:number])
+    return [source.token_ids[:length] for source in sources]
 
 
 def _composed(overrides: Sequence[str]) -> DictConfig:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dq_lightning.artifacts.packed_file import read_packed, write_packed
-from dq_lightning.artifacts.packed_student import PackedStudent, pack_student
+from dq_lightning.artifacts.packed_student import pack_student
 from tests.artifacts.test_packed_student import RECIPES, bart, marian, student, t5
 
 

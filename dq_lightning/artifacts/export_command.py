@@ -1,0 +1,52 @@
+"""The command line that all exporters share."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from dq_lightning.artifacts.packed_file import read_packed
+from dq_lightning.artifacts.packed_student import PackedStudent
+from dq_lightning.artifacts.tokenizer_files import tokenizer_of
+
+Export = Callable[[PackedStudent, Path, PreTrainedTokenizerBase | None], int]
+
+
+def export_parser(module: str, description: str | None) -> argparse.ArgumentParser:
+    """Where the student is, and where it goes."""
+    parser = argparse.ArgumentParser(
+        f"python -m dq_lightning.artifacts.{module}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", type=Path, help="a packed file, or a run directory with one")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder")
+    return parser
+
+
+def run_export(given: argparse.Namespace, export: Export) -> None:
+    """Export, tokenizer included; else one sentence on stderr and exit with 1."""
+    try:
+        file = packed_file_of(given.model)
+        if given.output.exists() and any(given.output.iterdir()):
+            raise ValueError(f"{given.output} exists already; give --output a new folder.")
+        student = read_packed(file)
+        tokenizer = tokenizer_of(student.files)
+        size = export(student, given.output, tokenizer)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(given.output)
+    except (ValueError, OSError) as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        raise SystemExit(1) from error
+    print(f"{given.output}: {size:,} bytes ({file}: {file.stat().st_size:,})")
+
+
+def packed_file_of(path: Path) -> Path:
+    """The packed file at a path, or that of a run directory; ValueError where there is none."""
+    file = path / "model.dq" if path.is_dir() else path
+    if not file.is_file():
+        how = f"pack the run first: python -m dq_lightning.artifacts.pack {path}"
+        raise ValueError(f"There is no {file}; {how if path.is_dir() else 'give a packed file'}.")
+    return file
