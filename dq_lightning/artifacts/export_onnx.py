@@ -51,7 +51,9 @@ def _write_encoder(graph: OnnxGraph, family: OnnxFamily, file: Path) -> None:
 
 def _write_decoder(graph: OnnxGraph, family: OnnxFamily, file: Path) -> None:
     shapes = {"input_ids": ["batch", "length"], "attention_mask": ["batch", "source"]}
-    inputs = {name: (np.int64, shape) for name, shape in shapes.items()}
+    inputs: dict[str, tuple[type, Sequence[str | int]]] = {
+        name: (np.int64, shape) for name, shape in shapes.items()
+    }
     for kind, length in (("past", "past"), ("cross", "source")):
         for name in _names(kind, family.num_layers):
             inputs[name] = np.float32, _shape(family, length)

@@ -1,5 +1,7 @@
 """T5 and mT5 as ONNX nodes."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -72,17 +74,17 @@ class T5Onnx:
         return graph.linear(x, "lm_head"), present
 
     def _relative(self, graph: OnnxGraph, stack: str, distance: str) -> str:
-        """(1, heads, queries, keys): the bias of each distance, alike from the farthest bucket on."""
+        """(1, heads, queries, keys): the bias of each distance, alike from the farthest on."""
         farthest = self.config["relative_attention_max_distance"]
         attention = f"{stack}.block.0.layer.0.SelfAttention"
-        bias: Tensor = self._model.get_submodule(attention).compute_bias(farthest + 1, farthest + 1)
+        module: Any = self._model.get_submodule(attention)
+        by_place: Tensor = module.compute_bias(farthest + 1, farthest + 1)[0]
         # the last row holds the distances -farthest to 0, the first those from 0 on
-        table = torch.cat([bias[0, :, -1], bias[0, :, 0, 1:]], dim=1).T
-        table = graph.stored(f"{attention}.bias_by_distance", table.numpy())
+        by_distance = torch.cat([by_place[:, -1], by_place[:, 0, 1:]], dim=1).T
+        table = graph.stored(f"{attention}.bias_by_distance", by_distance.numpy())
         ends = (graph.constant(end) for end in (-farthest, farthest))
         place = graph.op("Add", graph.op("Clip", distance, *ends), graph.constant(farthest))
-        bias = graph.op("Gather", table, place)
-        bias = graph.op("Transpose", bias, perm=[2, 0, 1])
+        bias = graph.op("Transpose", graph.op("Gather", table, place), perm=[2, 0, 1])
         return graph.op("Unsqueeze", bias, graph.constant([0]))
 
     def _key_value(self, graph: OnnxGraph, attention: str, x: str) -> KeyValue:

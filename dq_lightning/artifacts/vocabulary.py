@@ -48,9 +48,9 @@ def vocabulary_of(
     else:
         known = min(len(tokenizer), len(tokens))
         tokens[:known] = tokenizer.convert_ids_to_tokens(list(range(known)))
-    bos, eos, pad = (tokens[0] if place is None else tokens[place] for place in roles.values())
-    unknown = None if tokenizer is None else tokenizer.unk_token_id
-    return Vocabulary(tuple(tokens), bos, eos, pad, pad if unknown is None else tokens[unknown])
+    bos, eos, pad = (tokens[place or 0] for place in roles.values())
+    unknown = None if tokenizer is None else tokenizer.unk_token
+    return Vocabulary(tuple(tokens), bos, eos, pad, str(unknown or pad))
 
 
 def _single(place: Any) -> int | None:

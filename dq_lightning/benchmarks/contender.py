@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 import dq_lightning.benchmarks
 from dq_lightning.artifacts.optional_package import optional_package
 from dq_lightning.artifacts.packed_student import PackedStudent
+from dq_lightning.runtime.loading import EngineName
 
 Sources = Sequence[Sequence[int]]
 Generate = Callable[[Sources, int, int], list[list[int]]]
@@ -46,7 +47,7 @@ class Subject:
     reference: PreTrainedModel
     reference_name: str
     folder: Path
-    engine: str = "auto"
+    engine: EngineName = "auto"
 
 
 @dataclass(frozen=True)

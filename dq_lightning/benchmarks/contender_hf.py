@@ -5,6 +5,7 @@ from transformers import GenerationConfig
 
 from dq_lightning.artifacts.dequantized import resident_bytes
 from dq_lightning.benchmarks.contender import FORCED_LENGTH, Contender, Sources, Subject
+from dq_lightning.benchmarks.padding import padded
 
 
 def load(subject: Subject, threads: int) -> Contender:
@@ -25,8 +26,7 @@ def load(subject: Subject, threads: int) -> Contender:
             min_new_tokens=tokens,
             max_new_tokens=tokens,
         )
-        inputs = torch.tensor([list(source) for source in sources])
-        mask = torch.ones_like(inputs)
+        inputs, mask = map(torch.from_numpy, padded(sources, special["pad_token_id"] or 0))
         output = model.generate(inputs, attention_mask=mask, generation_config=config)  # pyright: ignore
         return output[:, 1:].tolist()
 

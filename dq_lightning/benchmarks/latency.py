@@ -17,7 +17,7 @@ SLOW_SECONDS = 20.0
 WARM_UP_TOKENS = 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Cell:
     """One setting at which all contenders are measured."""
 

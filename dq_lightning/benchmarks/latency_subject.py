@@ -20,10 +20,11 @@ from dq_lightning.models.family import family_of
 from dq_lightning.models.layer_mapping import layer_mapping
 from dq_lightning.models.student import student_from_teacher
 from dq_lightning.quantization.prepare import prepare
+from dq_lightning.runtime.loading import EngineName
 from dq_lightning.runtime.texts import texts_of
 
 
-def of_file(file: Path, teacher: str | None, folder: Path, engine: str) -> Subject:
+def of_file(file: Path, teacher: str | None, folder: Path, engine: EngineName) -> Subject:
     """A packed file beside its teacher (a folder or a hub name), else beside itself in float32."""
     student = read_packed(file)
     if teacher is None:
@@ -33,7 +34,9 @@ def of_file(file: Path, teacher: str | None, folder: Path, engine: str) -> Subje
     return Subject(student, file, model.eval().float(), f"teacher {_layers(model)}", folder, engine)
 
 
-def of_shape(shape: str, bits: str, layers: str, seed: int, folder: Path, engine: str) -> Subject:
+def of_shape(
+    shape: str, bits: str, layers: str, seed: int, folder: Path, engine: EngineName
+) -> Subject:
     """A teacher with Gaussian weights at its full depth, and its quantized student.
 
     shape: an option of conf/teacher that has a config; bits, layers: as quant.bits and

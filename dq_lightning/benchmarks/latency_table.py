@@ -8,21 +8,18 @@ from rich.console import Console
 from rich.table import Table
 
 from dq_lightning.benchmarks.contender import OURS
-from dq_lightning.benchmarks.latency import SLOW_SECONDS
+from dq_lightning.benchmarks.latency import SLOW_SECONDS, Cell
+
+_BYTES = {"resident_bytes": "in memory", "stored_bytes": "on disk"}
 
 
 def print_latency(content: Mapping[str, Any], console: Console) -> None:
-    """The header, a line a cell, and the headline."""
+    """What was measured and with what, a line a cell, and what stands out of the ordinary."""
     for line in _header(content):
         console.print(line, highlight=False, soft_wrap=True)
     console.print(_table(content))
-    once = any(
-        len(one["runs"]) < len(cell["contenders"][OURS]["runs"])
-        for cell in content["cells"]
-        for one in cell["contenders"].values()
-    )
-    if once:
-        console.print(f"* one run: it takes more than {SLOW_SECONDS:.0f} s", highlight=False)
+    if any(_fewer(cell, name) for cell in content["cells"] for name in cell["contenders"]):
+        console.print(f"* run once: slower than {SLOW_SECONDS:.0f} s", highlight=False)
 
 
 def _header(content: Mapping[str, Any]) -> list[str]:
@@ -31,42 +28,41 @@ def _header(content: Mapping[str, Any]) -> list[str]:
     versions = (f"{name} {version}" for name, version in environment["packages"].items() if version)
     commit = (environment["git_sha"] or "unknown")[:12]
     dirty = " with changes" if environment["git_dirty"] else ""
-    lines = [
-        f"{environment['processor']}, {environment['cpu_count']} processors; {', '.join(versions)}; "
-        f"commit {commit}{dirty}",
-        f"{' '.join(given)}; median of the runs, all in turns, end-of-sequence forbidden",
+    return [
+        f"{environment['processor']}, {environment['cpu_count']} processors",
+        f"{', '.join(versions)}; commit {commit}{dirty}",
+        " ".join(given),
+        *(_described(name, one) for name, one in content["contenders"].items()),
     ]
-    for name, one in content["contenders"].items():
-        seconds = one["load_seconds"].values()
-        facts = [
-            one["description"],
-            *(f"{one[key]:,} bytes {word}" for key, word in _BYTES.items() if one[key]),
-            *(f"loads in {min(seconds):.2f} s" for _ in [0] if None not in seconds),
-        ]
-        lines.append(f"{name}: {'; '.join(facts)}")
-    return lines
 
 
-_BYTES = {"resident_bytes": "in memory", "stored_bytes": "on disk"}
+def _described(name: str, one: Mapping[str, Any]) -> str:
+    facts = [one["description"]]
+    facts += [f"{one[key]:,} bytes {where}" for key, where in _BYTES.items() if one[key]]
+    seconds = [value for value in one["load_seconds"].values() if value is not None]
+    facts += [f"loads in {min(seconds):.2f} s"] if seconds else []
+    return f"{name}: {'; '.join(facts)}"
 
 
 def _table(content: Mapping[str, Any]) -> Table:
+    title = "New tokens a second, and how many times faster than each dq_lightning is (medians)"
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
     names = list(content["contenders"])
-    opponents = [name for name in names if name != OURS]
-    table = Table(box=box.SIMPLE_HEAD, title="New tokens a second", title_justify="left")
-    for name in ("threads", "batch", "beams", "tokens", *names, *(f"x {n}" for n in opponents)):
+    table.add_column("")
+    for name in names:
         table.add_column(name, justify="right", no_wrap=True)
-    for cell in sorted(content["cells"], key=lambda cell: [cell[key] for key in _ORDER]):
-        speeds = (_speed(cell, name) for name in names)
-        ratios = (f"{cell['speedup'][name]:.2f}" for name in opponents)
-        table.add_row(*(str(cell[key]) for key in _ORDER), *speeds, *ratios)
+    cells = {Cell(*(cell[key] for key in Cell.__match_args__)): cell for cell in content["cells"]}
+    for key in sorted(cells):
+        table.add_row(str(key), *(_speed(cells[key], name) for name in names))
     return table
 
 
-_ORDER = ("threads", "batch", "beams", "tokens")
-
-
 def _speed(cell: Mapping[str, Any], name: str) -> str:
-    one = cell["contenders"][name]
-    fewer = len(one["runs"]) < len(cell["contenders"][OURS]["runs"])
-    return f"{one['tokens_per_second']:.1f}{'*' if fewer else ''}"
+    speed = f"{cell['contenders'][name]['tokens_per_second']:.1f}"
+    ratio = "" if name == OURS else f" ({cell['speedup'][name]:.1f}x)"
+    return f"{speed}{ratio}{'*' if _fewer(cell, name) else ''}"
+
+
+def _fewer(cell: Mapping[str, Any], name: str) -> bool:
+    contenders = cell["contenders"]
+    return len(contenders[name]["runs"]) < len(contenders[OURS]["runs"])
