@@ -1,20 +1,22 @@
 """``python -m dq_lightning.artifacts.export_ctranslate2 <run dir or model.dq> --output DIR``.
 
-Writes the student for CTranslate2 with int8 weights, a scale a row. Codes of an 8-bit student stay
-what they are where a row's largest code is 127 (every symmetric quantizer without a clip), and so
-do ternary ones, in four times their bytes; CTranslate2 has no narrower weights. Its activations are
-int8 by token in every linear layer, whatever the student's recipe says; its attention is float.
+Writes the student for CTranslate2 with int8 weights, a scale a row: the student's own codes where
+its weight quantizer has one scale a row or matrix and no zero point, whatever their bits, and else
+values rounded anew. CTranslate2 has no narrower weights. Its activations are int8 by token in every
+linear layer, whatever the student's recipe says; its attention is float.
 """
 
 import json
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dq_lightning.artifacts.atomic import replace_directory
+from dq_lightning.artifacts.ctranslate2_codes import OwnCodes
 from dq_lightning.artifacts.dequantized import dequantized_model
 from dq_lightning.artifacts.export_command import export_parser, run_export
 from dq_lightning.artifacts.optional_package import optional_package
@@ -29,26 +31,32 @@ _NORMS = {
 }
 
 
-def export_ctranslate2(
-    student: PackedStudent, folder: Path, vocabulary: Vocabulary, quantization: str = "int8"
-) -> int:
-    """Write a model folder for CTranslate2 by its own converter; give the bytes of its weights.
+@dataclass(frozen=True)
+class Exported:
+    """Bytes of the weights on disk, and how many of their rows are not the student's own codes."""
 
-    quantization: of the weights, as CTranslate2 names it. ValueError without ctranslate2 or for a
-    family that its converter does not know.
+    stored_bytes: int
+    rounded_rows: int
+
+
+def export_ctranslate2(student: PackedStudent, folder: Path, vocabulary: Vocabulary) -> Exported:
+    """Write a model folder for CTranslate2 by its own converter.
+
+    ValueError without ctranslate2 or for a family that its converter does not know.
     """
-    converter = _converter(dequantized_model(student), vocabulary)
+    codes = OwnCodes(student)
+    converter = _converter(dequantized_model(student), vocabulary, codes)
     with replace_directory(folder) as temporary:
         try:
-            converter.convert(str(temporary), quantization=quantization, force=True)
+            converter.convert(str(temporary), force=True)
         except (NotImplementedError, AttributeError, ValueError) as error:
             raise ValueError(
                 f"CTranslate2 cannot convert a {student.family} student: {error}"
             ) from error
-    return (folder / "model.bin").stat().st_size
+    return Exported((folder / "model.bin").stat().st_size, codes.rounded_rows)
 
 
-def _converter(model: PreTrainedModel, vocabulary: Vocabulary) -> Any:
+def _converter(model: PreTrainedModel, vocabulary: Vocabulary, codes: OwnCodes) -> Any:
     """CTranslate2's converter over a model in memory: it asks a folder for the config alone."""
     converters = optional_package("ctranslate2.converters")
 
@@ -58,7 +66,9 @@ def _converter(model: PreTrainedModel, vocabulary: Vocabulary) -> Any:
                 config = Path(folder) / "config.json"
                 config.write_text(json.dumps({"model_type": model.config.model_type}))
                 self._model_name_or_path = folder
-                return super()._load()
+                spec = super()._load()
+            codes.give(spec)
+            return spec
 
         def load_model(self, *_: Any, **__: Any) -> PreTrainedModel:
             for name, value in _NORMS.get(model.config.model_type, {}).items():
@@ -81,7 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def export(
         student: PackedStudent, folder: Path, tokenizer: PreTrainedTokenizerBase | None
     ) -> int:
-        return export_ctranslate2(student, folder, vocabulary_of(student, tokenizer))
+        exported = export_ctranslate2(student, folder, vocabulary_of(student, tokenizer))
+        if exported.rounded_rows:
+            print(f"{exported.rounded_rows:,} rows are not the student's own codes, but rounded.")
+        return exported.stored_bytes
 
     run_export(given, export)
 
