@@ -8,20 +8,14 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from dq_lightning.artifacts.packed_config import config_of
 from dq_lightning.models.family import ModelFamily
-
-# T5's config class sets both to True whatever the dict says (flan-T5: neither).
-_FORCED = ("tie_word_embeddings", "scale_decoder_outputs")
 
 
 def empty_model(family: ModelFamily, config: Mapping[str, Any]) -> PreTrainedModel:
     """The family's model in eval mode, every tensor on the meta device."""
-    loaded: Any = family.model_class.config_class.from_dict(copy.deepcopy(dict(config)))  # pyright: ignore
-    for name in _FORCED:
-        if name in config:
-            setattr(loaded, name, config[name])
     with torch.device("meta"):
-        model = family.model_class(loaded)
+        model = family.model_class(config_of(family, config))
     return model.eval().requires_grad_(False)
 
 

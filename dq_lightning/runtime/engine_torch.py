@@ -15,23 +15,24 @@ from dq_lightning.runtime.engine import Generation
 from dq_lightning.runtime.packed_model import device_named, packed_model, resident_bytes
 from dq_lightning.runtime.settings import GenerationSettings
 
-BATCH = 16
-"""Sources that are generated together."""
-
 
 class TorchEngine:
     """Every student, on the CPU or a GPU, in float32; on the CPU the oracle of other engines.
 
     Matrices stay packed in the device's memory and are unpacked for each product.
+    batch_size: sources that are generated together. threads: None: as torch has them set.
     """
 
-    name = "torch"
-
     def __init__(
-        self, student: PackedStudent, device: str = "cpu", threads: int | None = None
+        self,
+        student: PackedStudent,
+        device: str = "cpu",
+        threads: int | None = None,
+        batch_size: int = 16,
     ) -> None:
         self.device = device_named(device)
         self.threads = threads
+        self.batch_size = batch_size
         self.model: PreTrainedModel = packed_model(student, str(self.device))
         self.model.generation_config = GenerationConfig()  # all settings come with each call
 
@@ -48,7 +49,7 @@ class TorchEngine:
 
         Samples are drawn source by source, so that neighbours do not change them.
         """
-        size = 1 if settings.do_sample else BATCH
+        size = 1 if settings.do_sample else self.batch_size
         longest_first = sorted(range(len(sources)), key=lambda place: -len(sources[place]))
         found: dict[int, list[Generation]] = {}
         with self._threads():
@@ -69,8 +70,6 @@ class TorchEngine:
                 input_ids=ids,
                 attention_mask=mask,
                 generation_config=_config(settings),
-                return_dict_in_generate=True,
-                output_scores=settings.num_beams > 1,
             )
         scores = result.sequences_scores.tolist() if settings.num_beams > 1 else None
         rows = [_trimmed(row, settings.eos_token_ids) for row in result.sequences.tolist()]
@@ -123,6 +122,8 @@ def _config(settings: GenerationSettings) -> GenerationConfig:
         **{name: getattr(settings, name) for name in names},
         eos_token_id=list(settings.eos_token_ids) or None,
         bad_words_ids=bad or None,
+        return_dict_in_generate=True,
+        output_scores=settings.num_beams > 1,
     )
 
 

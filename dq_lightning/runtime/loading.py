@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -23,24 +24,32 @@ def load(
     engine: EngineName = "auto",
     threads: int | None = None,
     device: str = "cpu",
+    batch_size: int = 16,
 ) -> "Runtime":
     """Load a packed file, or take a student that is packed in memory.
 
     engine: native: compiled kernels on the CPU; torch: anywhere; auto: native where it can run
     this student, else torch, with the reason on stderr. threads: None: native: all cores, torch:
-    as torch has them set. Raises ValueError with one sentence for a file that is missing, damaged
-    or of another version, and for an engine that cannot run the student.
+    as torch has them set. batch_size: sources that torch generates together. Raises ValueError
+    with one sentence for a file that is missing, damaged or of another version, and for an engine
+    that cannot run the student.
     """
     if engine not in get_args(EngineName):
         raise ValueError(f"engine={engine!r} is unknown; write auto, native or torch.")
     if threads is not None and threads < 1:
         raise ValueError(f"threads={threads} cannot be; write 1 or more.")
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} cannot be; write 1 or more.")
     if engine == "native" and device != "cpu":
         raise ValueError(f"engine=native runs on the CPU alone; write engine=torch with {device=}.")
     if isinstance(student, (str, Path)):
         student = read_packed(Path(student))
-    name, running = _started(student, engine, threads, device)
-    return Runtime(student, name, running)
+    running = _native(student, engine, threads) if device == "cpu" else None
+    if running is not None:
+        return Runtime(student, "native", running)
+    from dq_lightning.runtime.engine_torch import TorchEngine
+
+    return Runtime(student, "torch", TorchEngine(student, device, threads, batch_size))
 
 
 class Runtime:
@@ -59,7 +68,9 @@ class Runtime:
     @cached_property
     def texts(self) -> Texts:
         """The student's tokenizer, source length and prefix."""
-        return texts_of(self.student)
+        texts = texts_of(self.student)
+        limits = [limit for limit in (texts.max_source_length, self._positions) if limit]
+        return replace(texts, max_source_length=min(limits, default=None))
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -120,18 +131,16 @@ class Runtime:
             )
 
 
-def _started(
-    student: PackedStudent, engine: EngineName, threads: int | None, device: str
-) -> tuple[str, Engine]:
-    if engine == "native" or (engine == "auto" and device == "cpu"):
-        try:
-            from dq_lightning.runtime.native import NativeEngine
+def _native(student: PackedStudent, engine: EngineName, threads: int | None) -> Engine | None:
+    """The native engine; None where it was not asked for or, with a reason, cannot run."""
+    if engine == "torch":
+        return None
+    try:
+        from dq_lightning.runtime.native import NativeEngine
 
-            return "native", NativeEngine(student, threads=threads)
-        except (ValueError, ImportError) as error:
-            if engine == "native":
-                raise
-            print(f"The torch engine runs this student: {error}", file=sys.stderr)
-    from dq_lightning.runtime.engine_torch import TorchEngine
-
-    return "torch", TorchEngine(student, device, threads)
+        return NativeEngine(student, threads=threads)
+    except (ValueError, ImportError) as error:
+        if engine == "native":
+            raise
+        print(f"The torch engine runs this student: {error}", file=sys.stderr)
+        return None

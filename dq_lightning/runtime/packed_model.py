@@ -1,6 +1,5 @@
 """The transformers model of a packed student, its matrices packed in memory."""
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from dq_lightning.artifacts.packed_student import PackedStudent
-from dq_lightning.models.family import ModelFamily, family_named
+from dq_lightning.models.family import family_named
 from dq_lightning.quantization.attention import (
     attach_attention_quantizers,
     use_fake_quantized_attention,
@@ -24,13 +23,9 @@ from dq_lightning.runtime.packed_modules import PackedWeight, packed_embedding, 
 def packed_model(student: PackedStudent, device: str = "cpu") -> PreTrainedModel:
     """A model whose logits are those of the fake-quantized student in eval mode, bit for bit.
 
-    Only its float tensors and one unpacked matrix at a time are in memory in float32. Raises
-    ValueError for a student whose tensors are not those that its config asks for.
+    Only its float tensors and one unpacked matrix at a time are in memory in float32.
     """
-    family = family_named(student.family)
-    _check_layers(student, family)
-    model = empty_model(family, student.config)
-    _check_shapes(student, family, model)
+    model = empty_model(family_named(student.family), student.config)
     _give_tensors(model, student, device)
     _give_matrices(model, student, device)
     for name, operands in student.operands.items():
@@ -39,38 +34,6 @@ def packed_model(student: PackedStudent, device: str = "cpu") -> PreTrainedModel
     if student.operands:
         use_fake_quantized_attention(model)
     return model.eval().to(torch.device(device))  # pyright: ignore[reportArgumentType]
-
-
-def _check_layers(student: PackedStudent, family: ModelFamily) -> None:
-    """Before a config with a billion layers is built."""
-    config: Mapping[str, Any] = student.config
-    for key, prefix in (
-        (family.encoder_layers_key, family.encoder_layer_prefix),
-        (family.decoder_layers_key, family.decoder_layer_prefix),
-    ):
-        names = (name.removeprefix(prefix) for name in student.uses if name.startswith(prefix))
-        layers = len({name.partition(".")[0] for name in names})
-        if config.get(key) != layers:
-            raise ValueError(
-                f"The packed student's config says {key}={config.get(key)!r}, but it has {layers}."
-            )
-
-
-def _check_shapes(student: PackedStudent, family: ModelFamily, model: PreTrainedModel) -> None:
-    asked = {name: t.shape for name, t in model.state_dict().items() if not family.computes(name)}
-    if asked.keys() != student.uses.keys():
-        name = min(asked.keys() ^ student.uses.keys())
-        word = "lacks" if name in asked else "has"
-        raise ValueError(f"The packed student {word} {name}, other than its config says.")
-    for name, shape in asked.items():
-        used = student.uses[name]
-        matrix = student.matrices.get(used)
-        found = student.tensors[used].shape if matrix is None else (matrix.rows, matrix.columns)
-        if tuple(found) != tuple(shape):
-            raise ValueError(
-                f"The packed student's {name} has the shape {tuple(found)}, but its config asks "
-                f"for {tuple(shape)}."
-            )
 
 
 def _give_tensors(model: PreTrainedModel, student: PackedStudent, device: str) -> None:

