@@ -19,7 +19,8 @@ def load(subject: Subject, threads: int) -> Contender:
     @torch.inference_mode()
     def generate(sources: Sources, beams: int, tokens: int) -> list[list[int]]:
         torch.set_num_threads(threads)
-        config = GenerationConfig(
+        # The model's own config, not an argument: of that, what is None comes from the model's.
+        model.generation_config = GenerationConfig(
             **FORCED_LENGTH,
             **special,
             num_beams=beams,
@@ -27,8 +28,7 @@ def load(subject: Subject, threads: int) -> Contender:
             max_new_tokens=tokens,
         )
         inputs, mask = map(torch.from_numpy, padded(sources, special["pad_token_id"] or 0))
-        output = model.generate(inputs, attention_mask=mask, generation_config=config)  # pyright: ignore
-        return output[:, 1:].tolist()
+        return model.generate(inputs, attention_mask=mask)[:, 1:].tolist()  # pyright: ignore
 
     name = f"{subject.reference_name}, float32, sdpa attention"
     return Contender(name, generate, None, size, size)

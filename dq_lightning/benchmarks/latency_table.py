@@ -5,6 +5,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from dq_lightning.benchmarks.contender import OURS
@@ -17,7 +18,11 @@ def print_latency(content: Mapping[str, Any], console: Console) -> None:
     """What was measured and with what, a line a cell, and what stands out of the ordinary."""
     for line in _header(content):
         console.print(line, highlight=False, soft_wrap=True)
-    console.print(_table(content))
+    table = _table(content)
+    if not console.is_terminal:  # a log file has no width
+        unlimited = console.options.update(max_width=10_000)
+        console.width = max(console.width, Measurement.get(console, unlimited, table).maximum)
+    console.print(table)
     if any(_fewer(cell, name) for cell in content["cells"] for name in cell["contenders"]):
         console.print(f"* run once: slower than {SLOW_SECONDS:.0f} s", highlight=False)
 
@@ -45,10 +50,10 @@ def _described(name: str, one: Mapping[str, Any]) -> str:
 
 
 def _table(content: Mapping[str, Any]) -> Table:
-    title = "New tokens a second, and how many times faster than each dq_lightning is (medians)"
+    title = f"New tokens a second (median), and how many times faster {OURS} is"
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
     names = list(content["contenders"])
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     cells = {Cell(*(cell[key] for key in Cell.__match_args__)): cell for cell in content["cells"]}

@@ -134,7 +134,9 @@ def test_generated_tokens(name, beams, tmp_path):
 
 
 def test_the_command_with_a_tokenizer(tmp_path, capsys):
-    tokenizer = AutoTokenizer.from_pretrained(resolve_path("pkg://dq_lightning/models/pretrained/g2p"))
+    tokenizer = AutoTokenizer.from_pretrained(
+        resolve_path("pkg://dq_lightning/models/pretrained/g2p")
+    )
     size = len(tokenizer) + 3  # made-up tokens fill the vocabulary up
     config = BartConfig(**SIZES | {"vocab_size": size})
     packed = student("bart", files=tokenizer_files(tokenizer), config=config)
