@@ -45,9 +45,11 @@ NEIGHBOURS = {
     "reporting": {"artifacts"},
     "sweeps": {"artifacts", "reporting", "choices", "errors", "run", "training"},
 }
-# The command line of the size benchmark composes a config, as train.py does.
+# The command lines of two benchmarks compose a config, as train.py does.
 MORE_NEIGHBOURS = {
     "dq_lightning/benchmarks/size_command.py": {"choices", "errors", "sweeps"},
+    "dq_lightning/benchmarks/latency_command.py": {"errors"},
+    "dq_lightning/benchmarks/latency_subject.py": {"choices"},
 }
 
 # Third-party packages of a folder; folders not named here may use any but CONFIG and LIGHTNING.
@@ -82,6 +84,7 @@ READS_CONFIG = (
         "dq_lightning/errors.py",
         "dq_lightning/sweeps/*",
         "dq_lightning/benchmarks/size_command.py",
+        "dq_lightning/benchmarks/latency_subject.py",
     }
 )
 LIGHTNING = {"pytorch_lightning"}
