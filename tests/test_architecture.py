@@ -45,8 +45,10 @@ NEIGHBOURS = {
     "reporting": {"artifacts"},
     "sweeps": {"artifacts", "reporting", "choices", "errors", "run", "training"},
 }
-# The command lines of two benchmarks compose a config, as train.py does.
+# The command lines of two benchmarks compose a config, as train.py does; that of packing reads the
+# config of a run.
 MORE_NEIGHBOURS = {
+    "dq_lightning/artifacts/pack.py": {"choices", "errors"},
     "dq_lightning/benchmarks/size_command.py": {"choices", "errors", "sweeps"},
     "dq_lightning/benchmarks/latency_command.py": {"errors"},
     "dq_lightning/benchmarks/latency_subject.py": {"choices"},
@@ -81,6 +83,7 @@ READS_CONFIG = (
     | CHECKS
     | {
         "train.py",
+        "dq_lightning/artifacts/pack.py",
         "dq_lightning/errors.py",
         "dq_lightning/sweeps/*",
         "dq_lightning/benchmarks/size_command.py",

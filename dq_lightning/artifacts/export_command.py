@@ -2,14 +2,14 @@
 
 import argparse
 import sys
-from collections.abc import Callable
-from pathlib import Path
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath
 
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from dq_lightning.artifacts.packed_file import read_packed
 from dq_lightning.artifacts.packed_student import PackedStudent
-from dq_lightning.artifacts.tokenizer_files import tokenizer_of
 
 Export = Callable[[PackedStudent, Path, PreTrainedTokenizerBase | None], int]
 
@@ -41,6 +41,20 @@ def run_export(given: argparse.Namespace, export: Export) -> None:
         print(" ".join(str(error).split()), file=sys.stderr)
         raise SystemExit(1) from error
     print(f"{given.output}: {size:,} bytes ({file}: {file.stat().st_size:,})")
+
+
+def tokenizer_of(files: Mapping[str, bytes]) -> PreTrainedTokenizerBase | None:
+    """The tokenizer among a student's files, of whatever folder; None where there is none."""
+    if not any(PurePosixPath(name).name == "tokenizer_config.json" for name in files):
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.items():
+            # the last part alone: a name such as ../../.profile must not lead anywhere else
+            (Path(folder) / (PurePosixPath(name).name or "unnamed")).write_bytes(content)
+        try:
+            return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        except Exception as error:  # transformers raises many types here, and each means the same
+            raise ValueError("The packed student holds no readable tokenizer.") from error
 
 
 def packed_file_of(path: Path) -> Path:

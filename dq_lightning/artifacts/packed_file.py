@@ -8,6 +8,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from dq_lightning.artifacts.atomic import write_file
+from dq_lightning.artifacts.packed_check import check_packed
 from dq_lightning.artifacts.packed_container import enclose, opened
 from dq_lightning.artifacts.packed_schema import from_tensors, to_tensors
 from dq_lightning.artifacts.packed_student import PackedStudent
@@ -20,7 +21,11 @@ class PackedFileError(ValueError):
 
 
 def write_packed(path: Path | str, student: PackedStudent) -> int:
-    """Write the file, whole or not at all, and return its bytes: the same for the same student."""
+    """Write the file, whole or not at all, and return its bytes: the same for the same student.
+
+    Raises ValueError for a student that could not be read back, such as one with a weight of NaN.
+    """
+    check_packed(student)
     tensors, metadata = to_tensors(student)
     chunks = enclose(save(tensors, {_METADATA: metadata}))
     write_file(Path(path), chunks)
@@ -30,7 +35,9 @@ def write_packed(path: Path | str, student: PackedStudent) -> int:
 def read_packed(path: Path | str) -> PackedStudent:
     """The student in a file; PackedFileError, one sentence, for anything that is not quite one."""
     try:
-        return from_tensors(*_tensors(opened(Path(path))))
+        student = from_tensors(*_tensors(opened(Path(path))))
+        check_packed(student)
+        return student
     except (ValueError, OSError) as error:
         raise PackedFileError(f"{path} cannot be read as a packed student: {error}.") from error
 

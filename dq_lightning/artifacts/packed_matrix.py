@@ -15,8 +15,8 @@ class PackedMatrix:
     """code = field + lowest; value = (code - zero_point) * scale, or / scale where `divides`.
 
     fields: (rows, ceil(columns bits / 8)) bytes, low bits first. scale, zero_point, zero_code:
-    (1 or rows, 1) or, with a group_size, (rows, groups). zero_code: the code that means exactly 0,
-    where one does. scale and the others are held in the narrowest float type that has their values.
+    (1 or rows, 1) or, with a group_size below `columns`, (rows, groups). zero_code: the code that
+    means exactly 0, where one does. scale and the others are in the narrowest exact float type.
     """
 
     fields: UInt8[Tensor, "rows bytes"]
@@ -80,6 +80,7 @@ def pack_matrix(
     if bits == 1 and zero_point is None and bool((codes.abs() == 1).all()):
         codes, scale, zero_point = (codes + 1) // 2, scale * 2, torch.full((1, 1), 0.5)
     lowest, width = _range_of(codes, bits)
+    several = group_size is not None and group_size < codes.shape[1]
     return PackedMatrix(
         fields=pack_fields((codes - lowest).to(torch.uint8), width),
         bits=width,
@@ -89,7 +90,7 @@ def pack_matrix(
         zero_point=None if zero_point is None else narrowest(zero_point),
         zero_code=None if zero_code is None else narrowest(zero_code),
         divides=quantized.inverse_scale is not None,
-        group_size=group_size,
+        group_size=group_size if several else None,
     )
 
 

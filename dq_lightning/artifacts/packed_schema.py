@@ -50,7 +50,9 @@ def to_tensors(student: PackedStudent) -> tuple[dict[str, Tensor], str]:
             for name, operands in student.operands.items()
         },
     }
-    text = json.dumps(metadata, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(
+        metadata, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")
+    )
     return {name: tensor.contiguous() for name, tensor in tensors.items()}, text
 
 

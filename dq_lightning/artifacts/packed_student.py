@@ -50,6 +50,12 @@ class PackedStudent:
     text: Mapping[str, Any] = field(default_factory=dict[str, Any])
     files: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all weights as they are packed, before any compression."""
+        floats = sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
+        return floats + sum(matrix.nbytes for matrix in self.matrices.values())
+
     def weight(self, key: str) -> Tensor:
         """The tensor of a state-dict key in float32, dequantized where it is packed."""
         name = self.uses[key]

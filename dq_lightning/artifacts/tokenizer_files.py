@@ -1,28 +1,22 @@
 """A tokenizer as files in memory."""
 
+import json
 import tempfile
-from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
+
+_CONFIG = "tokenizer_config.json"
+_OF_THIS_MACHINE = ("is_local", "local_files_only", "name_or_path")
+"""Where the tokenizer was loaded from."""
 
 
 def tokenizer_files(tokenizer: PreTrainedTokenizerBase) -> dict[str, bytes]:
     """Name and content of each file that `from_pretrained` reads the tokenizer from."""
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
-        return {file.name: file.read_bytes() for file in sorted(Path(folder).iterdir())}
-
-
-def tokenizer_of(files: Mapping[str, bytes]) -> PreTrainedTokenizerBase | None:
-    """The tokenizer among a student's files, of whatever folder; None where there are none."""
-    if not files:
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        for name, content in files.items():
-            # the last part alone: a name such as ../../.profile must not lead anywhere else
-            (Path(folder) / (PurePosixPath(name).name or "unnamed")).write_bytes(content)
-        try:
-            return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        except Exception as error:  # transformers raises many types here, and each means the same
-            raise ValueError("The packed student holds no readable tokenizer.") from error
+        files = {f.name: f.read_bytes() for f in sorted(Path(folder).iterdir()) if f.is_file()}
+    config = json.loads(files[_CONFIG])
+    kept = {key: value for key, value in config.items() if key not in _OF_THIS_MACHINE}
+    files[_CONFIG] = json.dumps(kept, ensure_ascii=False, indent=2).encode()
+    return files

@@ -2,7 +2,8 @@
 
 The keys are those of train.py, read from ./conf: run it where train.py lies. Of them it reads
 teacher, student and quant. teacher is an option of conf/teacher (bart_base has a shape and no
-weights), a hub name or a folder; only its config is read.
+weights), a hub name or a folder; only its config is read. With --packed a student with random
+weights is really quantized and packed.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from dq_lightning.artifacts.artifact import Artifact, environment
 from dq_lightning.artifacts.finished import model_folder
+from dq_lightning.benchmarks.packed_size import write_random_student
 from dq_lightning.benchmarks.size import as_evaluated_bytes, meta_model, nominal_bytes, packed_bytes
 from dq_lightning.choices import build_recipe, cell_columns, chosen_layers, chosen_narrowing, plain
 from dq_lightning.errors import one_sentence_errors
@@ -38,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m dq_lightning.benchmarks.size", description=__doc__)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for train.py")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the bytes there as well")
+    parser.add_argument("--packed", type=Path, metavar="FILE", help="pack random weights into it")
     given = parser.parse_args(arguments)
     overrides: list[str] = given.overrides
     folder = Path.cwd() / "conf"
@@ -50,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with initialize_config_dir(str(folder), version_base="1.3"):
             cfg = compose("train", teacher_shorthand(overrides, folder))
         title, rows = sizes(cfg)
+        if given.packed:
+            rows[f"{given.packed}, random weights"] = pack_random_weights(cfg, given.packed)
         if given.json:
             content = size_record(cfg, rows, overrides)
             Artifact(given.json.parent).write_json(given.json.name, content)
@@ -81,25 +86,34 @@ def sizes(cfg: DictConfig) -> tuple[str, dict[str, int]]:
     }
 
 
+def pack_random_weights(cfg: DictConfig, path: Path) -> int:
+    """Write a packed student of the config's shape and recipe; its bytes on disk."""
+    config, tied = teacher_config(cfg.teacher)
+    family = family_of(config)
+    narrowed = narrow_config(config, family, chosen_narrowing(cfg.student))
+    recipe, layers = build_recipe(cfg.quant), chosen_layers(cfg.student)
+    return write_random_student(path, narrowed, family, layers, recipe, tied)
+
+
 def size_record(
     cfg: DictConfig, rows: Mapping[str, int], overrides: Sequence[str]
 ) -> dict[str, Any]:
     """What `--json` writes: bytes by rule under lasting names, and what they were counted with.
 
-    saved_buffers: bytes of the buffers in the student's state dict, which no rule counts (BART's
-    final_logits_bias).
+    stored: those on disk, where a file was packed. saved_buffers: bytes of the buffers in the
+    student's state dict, which no rule counts (BART's final_logits_bias).
     """
     config, tied = teacher_config(cfg.teacher)
     student = meta_model(config, family_of(config), chosen_layers(cfg.student), tied)
     parameters = {id(parameter) for parameter in student.parameters()}
     tensors = student.state_dict(keep_vars=True).values()
     buffers = sum(t.numel() * t.element_size() for t in tensors if id(t) not in parameters)
-    names = ("teacher", "nominal", "reference_rule", "as_evaluated", "packed")
+    names = ("teacher", "nominal", "reference_rule", "as_evaluated", "packed", "stored")
     made = environment()
     command = ["python", "-m", "dq_lightning.benchmarks.size", *overrides]
     return {
         "cell": cell_columns(cfg),
-        "bytes": {**dict(zip(names, rows.values(), strict=True)), "saved_buffers": buffers},
+        "bytes": {**dict(zip(names, rows.values(), strict=False)), "saved_buffers": buffers},
         "environment": {key: made[key] for key in ("git_sha", "git_dirty", "packages")}
         | {"command": shlex.join(command)},
     }

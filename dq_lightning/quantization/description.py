@@ -5,6 +5,7 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 from torch import Tensor
 
@@ -54,6 +55,7 @@ def describe(quantizer: FakeQuantizer) -> QuantizerDescription:
     return QuantizerDescription(kind, arguments, state)
 
 
+@cache
 def quantizer_classes() -> dict[str, Callable[..., FakeQuantizer]]:
     """Every concrete quantizer of this package by its name: nothing else is ever built."""
     package = importlib.import_module("dq_lightning.quantization")

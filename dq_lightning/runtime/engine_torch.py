@@ -13,13 +13,15 @@ from transformers import GenerationConfig, PreTrainedModel
 from dq_lightning.artifacts.packed_student import PackedStudent
 from dq_lightning.runtime.engine import Generation
 from dq_lightning.runtime.packed_model import device_named, packed_model, resident_bytes
+from dq_lightning.runtime.packed_modules import unpacked_once
 from dq_lightning.runtime.settings import GenerationSettings
 
 
 class TorchEngine:
     """Every student, on the CPU or a GPU, in float32; on the CPU the oracle of other engines.
 
-    Matrices stay packed in the device's memory and are unpacked for each product.
+    Matrices stay packed in the device's memory. A GPU unpacks them for each product; the CPU, where
+    that would cost more than the product, once a call, whose end frees them again.
     batch_size: sources that are generated together. threads: None: as torch has them set.
     """
 
@@ -52,7 +54,7 @@ class TorchEngine:
         size = 1 if settings.do_sample else self.batch_size
         longest_first = sorted(range(len(sources)), key=lambda place: -len(sources[place]))
         found: dict[int, list[Generation]] = {}
-        with self._threads():
+        with self._running():
             for start in range(0, len(sources), size):
                 places = longest_first[start : start + size]
                 generated = self._generate([sources[place] for place in places], settings)
@@ -84,7 +86,7 @@ class TorchEngine:
     ) -> list[NDArray[np.float32]]:
         """(target length, vocabulary) for each pair; targets are decoder inputs, start included."""
         found: list[NDArray[np.float32]] = []
-        with self._threads():
+        with self._running():
             for source, target in zip(sources, targets, strict=True):
                 ids, mask = self._padded([source], 0)
                 inputs = torch.tensor([target], device=self.device)
@@ -99,11 +101,13 @@ class TorchEngine:
         return ids.to(self.device), mask.to(self.device)
 
     @contextlib.contextmanager
-    def _threads(self) -> Generator[None, None, None]:
+    def _running(self) -> Generator[None, None, None]:
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads or before)
+        on_cpu = self.device.type == "cpu"
         try:
-            yield
+            with unpacked_once(self.model) if on_cpu else contextlib.nullcontext():
+                yield
         finally:
             torch.set_num_threads(before)
 

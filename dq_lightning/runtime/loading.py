@@ -135,12 +135,13 @@ def _native(student: PackedStudent, engine: EngineName, threads: int | None) -> 
     """The native engine; None where it was not asked for or, with a reason, cannot run."""
     if engine == "torch":
         return None
-    try:
-        from dq_lightning.runtime.native import NativeEngine
+    from dq_lightning.runtime.build import NativeBuildError
+    from dq_lightning.runtime.native import NativeEngine
 
+    try:
         return NativeEngine(student, threads=threads)
-    except (ValueError, ImportError) as error:
+    except (NativeBuildError, ValueError) as error:
         if engine == "native":
-            raise
+            raise ValueError(str(error)) from error
         print(f"The torch engine runs this student: {error}", file=sys.stderr)
         return None

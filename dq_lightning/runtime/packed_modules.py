@@ -1,5 +1,7 @@
 """Linear and embedding layers over packed weights, which they unpack at each use."""
 
+import contextlib
+from collections.abc import Generator
 from dataclasses import replace
 from typing import Any, cast
 
@@ -25,10 +27,17 @@ class PackedWeight(nn.Module):
         for name in ("fields", "scale", "zero_point", "zero_code"):
             self.register_buffer(name, getattr(matrix, name))
         self._layout = replace(matrix, fields=torch.empty(0), scale=torch.empty(0))
+        self.keeps = False
+        self.kept: Tensor | None = None
 
     def forward(self) -> Float[Tensor, "rows columns"]:
         """The whole matrix in float32."""
-        return self._matrix(self.fields, self.scale, self.zero_point, self.zero_code).dequantize()
+        if self.kept is not None:
+            return self.kept
+        packed = self._matrix(self.fields, self.scale, self.zero_point, self.zero_code)
+        unpacked = packed.dequantize()
+        self.kept = unpacked if self.keeps else None
+        return unpacked
 
     def rows(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch columns"]:
         """These rows of the matrix in float32; no other row is unpacked."""
@@ -48,6 +57,19 @@ class PackedWeight(nn.Module):
         return replace(
             self._layout, fields=fields, scale=scale, zero_point=zero_point, zero_code=zero_code
         )
+
+
+@contextlib.contextmanager
+def unpacked_once(model: nn.Module) -> Generator[None, None, None]:
+    """Within the block a matrix stays unpacked after its first use, as decoding wants it."""
+    weights = [module for module in model.modules() if isinstance(module, PackedWeight)]
+    for weight in weights:
+        weight.keeps = True
+    try:
+        yield
+    finally:
+        for weight in weights:
+            weight.keeps, weight.kept = False, None
 
 
 class PackedLinear(nn.Linear):

@@ -4,59 +4,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import (
-    BartConfig,
-    BartForConditionalGeneration,
-    MarianConfig,
-    MarianMTModel,
-    T5Config,
-    T5ForConditionalGeneration,
-)
 
 from dq_lightning.artifacts.bit_fields import WIDTHS, pack_fields, unpack_fields
 from dq_lightning.artifacts.packed_matrix import narrowest
 from dq_lightning.artifacts.packed_student import pack_student
-from dq_lightning.choices import build_recipe
-from dq_lightning.models.family import family_of
 from dq_lightning.quantization.description import QuantizerDescription, describe
 from dq_lightning.quantization.fake_quantizer import FakeQuantizer
 from dq_lightning.quantization.modules import FakeQuantizedEmbedding, FakeQuantizedLinear
-from dq_lightning.quantization.prepare import prepare
 from dq_lightning.quantization.state import weights_alone
 
 CONF = Path(__file__).parents[2] / "conf"
 RECIPES = sorted(path.stem for path in (CONF / "quant").glob("*.yaml"))
-BART = {
-    "vocab_size": 53, "d_model": 20, "encoder_layers": 2, "decoder_layers": 1,
-    "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 26,
-    "decoder_ffn_dim": 26, "max_position_embeddings": 32, "init_std": 0.3,
-}  # fmt: skip
-
-
-def bart():
-    return BartForConditionalGeneration(BartConfig(**BART))
-
-
-def marian():
-    return MarianMTModel(MarianConfig(**BART, pad_token_id=0, decoder_start_token_id=0))
-
-
-def t5():
-    sizes = {"vocab_size": 53, "d_model": 20, "d_kv": 6, "d_ff": 26, "num_heads": 3}
-    return T5ForConditionalGeneration(T5Config(**sizes, num_layers=2, num_decoder_layers=1))
-
-
-def student(model, *overrides):
-    torch.manual_seed(5)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        recipe = build_recipe(compose("train", list(overrides)).quant)
-    student = model().eval()
-    family = family_of(student.config)
-    prepare(student, recipe, family)
-    return student, family
 
 
 def quantized_weights(model):
@@ -70,9 +30,9 @@ def quantized_weights(model):
     return found
 
 
-@pytest.mark.parametrize("model", [bart, marian, t5])
+@pytest.mark.parametrize("model", ["bart", "marian", "t5"])
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_every_recipes_weights_come_back_bit_for_bit(recipe, model):
+def test_every_recipes_weights_come_back_bit_for_bit(student, recipe, model):
     prepared, family = student(model, f"quant={recipe}")
     packed = pack_student(prepared, family, positions_bits=32)
     expected = {**weights_alone(prepared), **quantized_weights(prepared)}
@@ -83,8 +43,8 @@ def test_every_recipes_weights_come_back_bit_for_bit(recipe, model):
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 8])
 @pytest.mark.parametrize("head", ["tied", "fp", "int8"])
-def test_widths_and_heads(bits, head):
-    prepared, family = student(bart, f"quant.bits={bits}", f"quant.head={head}")
+def test_widths_and_heads(student, bits, head):
+    prepared, family = student("bart", f"quant.bits={bits}", f"quant.head={head}")
     packed = pack_student(prepared, family)
     width = next(width for width in WIDTHS if width >= bits)
     assert packed.matrices["model.encoder.layers.0.fc1.weight"].bits == width
@@ -96,22 +56,22 @@ def test_widths_and_heads(bits, head):
     torch.testing.assert_close(packed.weight("lm_head.weight"), expected, rtol=0, atol=0)
 
 
-def test_one_bit_takes_one_bit_and_two_take_two():
-    prepared, family = student(bart, "quant=tbt", "quant.bits=1-1-8")
+def test_one_bit_takes_one_bit_and_two_take_two(student):
+    prepared, family = student("bart", "quant=tbt", "quant.bits=1-1-8")
     packed = pack_student(prepared, family)
     assert {m.bits for key, m in packed.matrices.items() if "positions" not in key} == {1}
-    prepared, family = student(bart)
+    prepared, family = student("bart")
     packed = pack_student(prepared, family)
     matrix = packed.matrices["model.encoder.layers.0.fc1.weight"]
     assert (matrix.bits, matrix.lowest, matrix.fields.shape) == (2, -2, (26, 5))
 
 
-def test_groups_and_exclusions():
+def test_groups_and_exclusions(student):
     overrides = [
         "quantizer@quant.weight.quantizer=per_group",
         "quant.weight.quantizer.group_size=8",
     ]
-    prepared, family = student(bart, *overrides, "quant.exclude=['*.fc2']")
+    prepared, family = student("bart", *overrides, "quant.exclude=['*.fc2']")
     packed = pack_student(prepared, family, positions_bits=32)
     assert "model.encoder.layers.0.fc2.weight" in packed.tensors
     matrix = packed.matrices["model.encoder.layers.0.fc1.weight"]
@@ -121,23 +81,33 @@ def test_groups_and_exclusions():
         torch.testing.assert_close(packed.weight(key), expected[key], rtol=0, atol=0)
 
 
-def test_positions_take_eight_bits_where_they_are_learned():
-    prepared, family = student(bart)
+def test_one_group_a_row_is_no_group(student):
+    overrides = ["quantizer@quant.weight.quantizer=per_group"]
+    prepared, family = student("bart", *overrides, "quant.weight.quantizer.group_size=64")
+    packed = pack_student(prepared, family, positions_bits=32)
+    matrix = packed.matrices["model.encoder.layers.0.fc1.weight"]
+    assert (matrix.group_size, matrix.scale.shape) == (None, (26, 1))
+    expected = quantized_weights(prepared)["model.encoder.layers.0.fc1.weight"]
+    torch.testing.assert_close(matrix.dequantize(), expected, rtol=0, atol=0)
+
+
+def test_positions_take_eight_bits_where_they_are_learned(student):
+    prepared, family = student("bart")
     packed = pack_student(prepared, family)
     key = "model.encoder.embed_positions.weight"
     table = weights_alone(prepared)[key]
     assert packed.matrices[key].bits == 8
     error = (packed.weight(key) - table).abs().amax(1)
     assert bool((error <= table.abs().amax(1) / 127 / 2 * 1.001).all())
-    prepared, family = student(marian)
+    prepared, family = student("marian")
     assert not any("position" in key for key in pack_student(prepared, family).uses)
-    prepared, family = student(t5)
+    prepared, family = student("t5")
     name = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
     assert name in pack_student(prepared, family).tensors
 
 
-def test_a_wrong_width_of_positions_is_refused():
-    prepared, family = student(bart)
+def test_a_wrong_width_of_positions_is_refused(student):
+    prepared, family = student("bart")
     with pytest.raises(ValueError, match="positions_bits=4 is neither 8 nor 32"):
         pack_student(prepared, family, positions_bits=4)
 
@@ -160,8 +130,8 @@ def test_half_precision_only_where_it_is_exact():
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_quantizers_of_activations_are_built_again(recipe):
-    prepared, family = student(bart, f"quant={recipe}")
+def test_quantizers_of_activations_are_built_again(student, recipe):
+    prepared, family = student("bart", f"quant={recipe}")
     packed = pack_student(prepared, family)
     descriptions = [
         *packed.inputs.values(),
@@ -177,9 +147,9 @@ def test_quantizers_of_activations_are_built_again(recipe):
     assert recipe == "none" or descriptions
 
 
-def test_nothing_but_own_quantizers_is_built():
+def test_nothing_but_own_quantizers_is_built(student):
     with pytest.raises(ValueError, match="no quantizer 'Popen'"):
         QuantizerDescription("Popen", {}).build()
-    known = describe(student(bart)[0].lm_head.input_quantizer)
+    known = describe(student("bart")[0].lm_head.input_quantizer)
     with pytest.raises(ValueError, match="cannot have"):
         QuantizerDescription(known.kind, {**known.arguments, "shell": True}).build()

@@ -1,9 +1,13 @@
 """The torch engine computes what the fake-quantized student computes, to the last bit."""
 
+import contextlib
+
 import pytest
 import torch
 
+from dq_lightning.runtime import engine_torch
 from dq_lightning.runtime.engine_torch import TorchEngine
+from dq_lightning.runtime.packed_modules import PackedWeight
 from dq_lightning.runtime.settings import GenerationSettings
 
 RECIPES = {
@@ -77,3 +81,26 @@ def test_packed_positions_are_the_dequantized_ones(student, packed, sources):
         positions = model.get_submodule(f"{name}.embed_positions").weight
         positions.data.copy_(small.weight(f"{name}.embed_positions.weight"))
     check(model, TorchEngine(small), sources)
+
+
+def test_matrices_are_unpacked_for_one_call_or_for_each_product(student, packed, sources,
+                                                                monkeypatch):  # fmt: skip
+    model = student("bart", "quant.bits=8")
+    engine = TorchEngine(packed(model, positions_bits=32))
+    weights = [m for m in engine.model.modules() if isinstance(m, PackedWeight)]
+    seen = []
+    engine.model.register_forward_hook(lambda *_: seen.append(weights[-1].kept is not None))
+    check(model, engine, sources)
+    assert all(seen)
+    assert [weight.kept for weight in weights] == [None] * len(weights)
+    monkeypatch.setattr(engine_torch, "unpacked_once", contextlib.nullcontext)  # as on a GPU
+    check(model, engine, sources)
+    assert not seen[-1]
+
+
+def test_memory_holds_packed_weights(student, packed):
+    small = packed(student("flan"))
+    engine = TorchEngine(small)
+    stored = sum(matrix.nbytes for matrix in small.matrices.values())
+    floats = sum(4 * tensor.numel() for tensor in small.tensors.values())
+    assert engine.resident_bytes == stored + floats

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from types import ModuleType
 
 import pytest
 import torch
@@ -12,7 +11,8 @@ import dq_lightning.runtime
 from dq_lightning.artifacts.packed_file import write_packed
 from dq_lightning.artifacts.tokenizer_files import tokenizer_files
 from dq_lightning.data.g2p_tokenizer import build_g2p_tokenizer
-from dq_lightning.runtime import Runtime, load
+from dq_lightning.runtime import Runtime, load, native
+from dq_lightning.runtime.build import NativeBuildError
 from dq_lightning.runtime.texts import texts_of
 
 TEXTS = ["distillation", "a", "quantized", "word of words"]
@@ -84,15 +84,6 @@ def test_a_seed_decides_the_draws_and_nothing_else(runtime):
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_weights_stay_packed(student, packed):
-    model = student("bart", "quant.bits=2", "quant.weight.quantizer.granularity=per_tensor")
-    small = packed(model)
-    held = load(small, engine="torch").resident_bytes
-    stored = sum(matrix.nbytes for matrix in small.matrices.values())
-    floats = sum(4 * tensor.numel() for tensor in small.tensors.values())
-    assert held == stored + floats
-
-
 def test_threads_are_set_for_one_call(packed_texts):
     before = torch.get_num_threads()
     two = load(packed_texts, engine="torch", threads=2)
@@ -110,19 +101,12 @@ class Native:
 
     def __init__(self, student, threads=None):
         if threads == 99:
-            raise ValueError("no compiler was found; install g++.")
+            raise NativeBuildError("no compiler was found; install g++.")
         self.threads = threads
 
 
-@pytest.fixture
-def native(monkeypatch):
-    module = ModuleType("dq_lightning.runtime.native")
-    module.NativeEngine = Native
-    monkeypatch.setitem(sys.modules, "dq_lightning.runtime.native", module)
-
-
-@pytest.mark.usefixtures("native")
-def test_auto_is_native_and_else_torch_with_the_reason(packed_texts, capsys):
+def test_auto_is_native_and_else_torch_with_the_reason(packed_texts, capsys, monkeypatch):
+    monkeypatch.setattr(native, "NativeEngine", Native)
     chosen = load(packed_texts, threads=3)
     assert (chosen.engine_name, chosen.engine.threads, chosen.resident_bytes) == ("native", 3, 7)
     assert capsys.readouterr().err == ""
@@ -132,6 +116,18 @@ def test_auto_is_native_and_else_torch_with_the_reason(packed_texts, capsys):
     with pytest.raises(ValueError, match="no compiler"):
         load(packed_texts, engine="native", threads=99)
     assert load(packed_texts, engine="torch").engine_name == "torch"
+
+
+def test_the_native_engine_gives_the_same_texts(packed_texts, runtime):
+    assert load(packed_texts).generate(TEXTS) == runtime.generate(TEXTS)
+
+
+def test_a_recipe_without_kernels_goes_to_torch(student, packed, capsys):
+    asked = load(packed(student("bart", "quant=dq_bart")))
+    assert asked.engine_name == "torch"
+    err = capsys.readouterr().err
+    assert err.startswith("The torch engine runs this student: ")
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

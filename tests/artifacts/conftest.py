@@ -1,0 +1,62 @@
+"""Tiny prepared students."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    MarianConfig,
+    MarianMTModel,
+    PreTrainedModel,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+from dq_lightning.choices import build_recipe
+from dq_lightning.models.family import ModelFamily, family_of
+from dq_lightning.quantization.prepare import prepare
+
+CONF = Path(__file__).parents[2] / "conf"
+BART = {
+    "vocab_size": 53, "d_model": 20, "encoder_layers": 2, "decoder_layers": 1,
+    "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 26,
+    "decoder_ffn_dim": 26, "max_position_embeddings": 32, "init_std": 0.3,
+}  # fmt: skip
+
+
+def bart() -> PreTrainedModel:
+    return BartForConditionalGeneration(BartConfig(**BART))
+
+
+def marian() -> PreTrainedModel:
+    tokens = {"pad_token_id": 0, "decoder_start_token_id": 0, "eos_token_id": 2}
+    return MarianMTModel(MarianConfig(**BART, **tokens, forced_eos_token_id=2))
+
+
+def t5() -> PreTrainedModel:
+    sizes = {"vocab_size": 53, "d_model": 20, "d_kv": 6, "d_ff": 26, "num_heads": 3}
+    return T5ForConditionalGeneration(T5Config(**sizes, num_layers=2, num_decoder_layers=1))
+
+
+MODELS = {"bart": bart, "marian": marian, "t5": t5}
+Student = Callable[..., tuple[PreTrainedModel, ModelFamily]]
+
+
+@pytest.fixture(scope="session")
+def student() -> Student:
+    """Give a function of a model's name and overrides of the config that prepares that model."""
+
+    def build(model: str, *overrides: str) -> tuple[PreTrainedModel, ModelFamily]:
+        torch.manual_seed(5)
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            recipe = build_recipe(compose("train", list(overrides)).quant)
+        prepared = MODELS[model]().eval()
+        family = family_of(prepared.config)
+        prepare(prepared, recipe, family)
+        return prepared, family
+
+    return build
