@@ -45,11 +45,13 @@ NEIGHBOURS = {
     "reporting": {"artifacts"},
     "sweeps": {"artifacts", "reporting", "choices", "errors", "run", "training"},
 }
-# The command line of the size benchmark composes a config, as train.py does; that of packing reads
-# the config of a run.
+# The command lines of two benchmarks compose a config, as train.py does; that of packing reads the
+# config of a run.
 MORE_NEIGHBOURS = {
     "dq_lightning/artifacts/pack.py": {"choices", "errors"},
     "dq_lightning/benchmarks/size_command.py": {"choices", "errors", "sweeps"},
+    "dq_lightning/benchmarks/latency_command.py": {"errors"},
+    "dq_lightning/benchmarks/latency_subject.py": {"choices"},
 }
 
 # Third-party packages of a folder; folders not named here may use any but CONFIG and LIGHTNING.
@@ -86,6 +88,7 @@ READS_CONFIG = (
         "dq_lightning/errors.py",
         "dq_lightning/sweeps/*",
         "dq_lightning/benchmarks/size_command.py",
+        "dq_lightning/benchmarks/latency_subject.py",
     }
 )
 LIGHTNING = {"pytorch_lightning"}

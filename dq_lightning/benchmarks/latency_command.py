@@ -1,0 +1,114 @@
+"""``python -m dq_lightning.benchmarks.latency <model.dq or run dir>``, or with ``--shape``.
+
+Generation time of a packed student and of its opponents on this machine: all generate exactly as
+many tokens from the same sources, in turns, and medians are compared. With --json every cell is
+kept as soon as it is measured, and the same command goes on where an earlier one was stopped.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from dq_lightning.artifacts.export_command import packed_file_of
+from dq_lightning.benchmarks import latency_subject
+from dq_lightning.benchmarks.contender import Subject, loader_of, opponents
+from dq_lightning.benchmarks.latency import HEADLINE, Cell, grid
+from dq_lightning.benchmarks.latency_record import LatencyRecord, usable_threads
+from dq_lightning.benchmarks.latency_run import run
+from dq_lightning.benchmarks.latency_table import print_latency
+from dq_lightning.errors import one_sentence_errors
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the table, or one sentence on stderr and exit with 1."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    if (given.model is None) == (given.shape is None):
+        parser.error("give a packed file or --shape, one of them")
+    with one_sentence_errors(Path.cwd() / "conf", "train"):
+        against = [name for name in given.against.split(",") if name]
+        for name in against:
+            loader_of(name)
+        cells = _cells(given)
+        record = LatencyRecord(given.json, _settings(given, against))
+        if not all(record.has(cell) for cell in cells):
+            with tempfile.TemporaryDirectory() as folder:
+                subject = _subject(given, Path(folder))
+                run(subject, _sources(given, subject), cells, against, given.repeats, record)
+        print_latency(record.content, Console(file=sys.stdout))
+
+
+def _cells(given: argparse.Namespace) -> list[Cell]:
+    if given.quick:
+        return grid(given.threads, *([value] for value in HEADLINE.values()))
+    return grid(given.threads, given.batch, given.beams, given.tokens)
+
+
+def _settings(given: argparse.Namespace, against: Sequence[str]) -> dict[str, Any]:
+    """What all cells of a record share."""
+    names = ("shape", "bits", "layers") if given.shape else ("teacher", "sources")
+    chosen = {name: getattr(given, name) for name in (*names, "source_length", "engine", "seed")}
+    model = {} if given.shape else {"model": str(given.model)}
+    return {**model, **chosen, "against": list(against), "repeats": given.repeats}
+
+
+def _subject(given: argparse.Namespace, folder: Path) -> Subject:
+    if given.shape:
+        return latency_subject.of_shape(
+            given.shape, given.bits, given.layers, given.seed, folder, given.engine
+        )
+    file = packed_file_of(given.model)
+    return latency_subject.of_file(file, given.teacher, folder, given.engine)
+
+
+def _sources(given: argparse.Namespace, subject: Subject) -> list[list[int]]:
+    number = max(given.batch)
+    if given.sources is None:
+        return latency_subject.random_sources(
+            subject.student, number, given.source_length, given.seed
+        )
+    return latency_subject.text_sources(subject.student, given.sources, number, given.source_length)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m dq_lightning.benchmarks.latency",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("model", nargs="?", type=Path, help="a packed file, or a run directory with model.dq")
+    add("--shape", help="instead of a model: random weights of this option of conf/teacher")
+    add("--bits", default="2-2-8", help="of --shape (default: %(default)s)")
+    add("--layers", default="6-1", help="of --shape (default: %(default)s)")
+    add("--against", default="hf", metavar="NAMES", help=f"some of {','.join(opponents())}")
+    add("--teacher", metavar="PATH", help="what Hugging Face runs beside a model")
+    add("--sources", type=Path, metavar="FILE", help="texts, one a line (default: random tokens)")
+    add("--source-length", type=_at_least_one, default=512, help="tokens (default: %(default)s)")
+    add("--batch", type=_numbers, default=[1, 8], help="sentences at once (default: 1,8)")
+    add("--beams", type=_numbers, default=[1, 4], help="1 is greedy (default: 1,4)")
+    add("--tokens", type=_numbers, default=[60, 142], help="to generate (default: 60,142)")
+    threads = [number for number in (1, 2) if number <= usable_threads()]
+    add("--threads", type=_numbers, default=threads, help="(default: 1,2, as far as there are)")
+    add("--repeats", type=_at_least_one, default=5, help="runs of a cell (default: %(default)s)")
+    add("--quick", action="store_true", help="batch 1, beam 4, 60 tokens alone")
+    add("--engine", default="auto", choices=("auto", "native", "torch"), help="of ours")
+    add("--seed", type=int, default=0, help="of weights and sources (default: %(default)s)")
+    add("--json", type=Path, metavar="FILE", help="keep every cell there, and go on from there")
+    return parser
+
+
+def _numbers(text: str) -> list[int]:
+    return list(dict.fromkeys(_at_least_one(part) for part in text.split(",")))
+
+
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
