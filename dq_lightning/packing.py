@@ -15,7 +15,6 @@ from dq_lightning.artifacts.results import drops
 from dq_lightning.choices import cell_columns, plain
 from dq_lightning.composition import Parts
 from dq_lightning.evaluation.evaluate import Evaluation
-from dq_lightning.runtime.build import NativeBuildError
 from dq_lightning.runtime.loading import Runtime, load
 
 Writer = Callable[[Mapping[str, Tensor]], list[str]]
@@ -59,7 +58,7 @@ def pack_and_score(
     try:
         results |= {"bytes": _write(cfg, path, parts, scores), "file": PACKED}
         runtime = load(path, engine="native", threads=torch.get_num_threads())
-    except (ValueError, NativeBuildError) as error:
+    except ValueError as error:
         print(f"Packed student: {error}", flush=True)
         return Packed(results | {"reason": str(error)})
     results["engine"] = runtime.engine_name
