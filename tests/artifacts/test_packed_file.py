@@ -12,6 +12,7 @@ import torch
 import zstandard
 from safetensors.torch import load, save
 
+from dq_lightning.artifacts.bit_fields import pack_fields
 from dq_lightning.artifacts.packed_container import MAGIC, enclose, opened
 from dq_lightning.artifacts.packed_file import PackedFileError, read_packed, write_packed
 from dq_lightning.artifacts.packed_student import pack_student
@@ -112,6 +113,16 @@ def test_what_could_not_be_read_is_not_written(packed, tmp_path, change, reason)
     with pytest.raises(ValueError, match=reason):
         write_packed(tmp_path / "model.dq", replace(packed, **change(packed)))
     assert not (tmp_path / "model.dq").exists()
+
+
+@pytest.mark.parametrize("shares", [[0.01, 0.09, 0.84, 0.06], [0.02, 0.2, 0.55, 0.23]])
+def test_codes_come_close_to_their_entropy(shares):
+    torch.manual_seed(0)
+    p = torch.tensor(shares)
+    codes = torch.multinomial(p, 4_000_000, replacement=True).to(torch.uint8).view(-1, 1000)
+    stored = sum(len(part) for part in enclose(pack_fields(codes, 2).numpy().tobytes()))
+    entropy = -(p * p.log2()).sum().item() * codes.numel() / 8
+    assert entropy < stored < 1.03 * entropy
 
 
 def refused(path, reason):
