@@ -10,7 +10,16 @@ MAGIC = b"\x89DQ\r\n\x1a\n\x00"
 """Not text, and spoilt by any transfer that changes line ends or drops the eighth bit."""
 VERSION = 1
 _HEADER = struct.Struct("<8sIQQ32s32s")
-_LEVEL = 3
+_COMPRESSION = zstandard.ZstdCompressionParameters(
+    strategy=zstandard.STRATEGY_BTULTRA,
+    window_log=22,
+    hash_log=20,
+    chain_log=20,
+    search_log=3,
+    min_match=6,
+    target_length=64,
+    write_content_size=True,
+)
 _LARGEST_WINDOW = 2**27
 _SMALL = 2**26
 _LARGEST_RATIO = 256
@@ -19,10 +28,11 @@ _LARGEST_RATIO = 256
 def enclose(raw: bytes) -> list[bytes]:
     """The header and the zstd frame of `raw`; the same bytes for the same content.
 
-    Level 3: codes have no repetitions to find, so higher levels take minutes and gain nothing;
-    all that is won is won by the entropy coder, which they share.
+    Codes have hardly any repetitions; what is won is won by the entropy coder. So matches are
+    priced before they are taken (which the quick levels do not do) and hardly searched for (which
+    the slow levels spend their time on).
     """
-    stored = zstandard.ZstdCompressor(level=_LEVEL).compress(raw)
+    stored = zstandard.ZstdCompressor(compression_params=_COMPRESSION).compress(raw)
     if len(raw) > _most(len(stored)):
         raise ValueError(f"{len(raw):,} bytes shrink to {len(stored):,}: these are no weights.")
     header = _HEADER.pack(

@@ -118,7 +118,14 @@ class NativeEngine:
             rows, fields = matrix.rows, matrix.fields.contiguous()
             scale, zero_point = (_of_rows(p, rows) for p in (matrix.scale, matrix.zero_point))
             pointers = (None if p is None else p.data_ptr() for p in (scale, zero_point))
-            arguments = (rows, matrix.columns, matrix.bits, matrix.lowest, *pointers, matrix.divides)
+            arguments = (
+                rows,
+                matrix.columns,
+                matrix.bits,
+                matrix.lowest,
+                *pointers,
+                matrix.divides,
+            )
         self._check(
             self._library.dq_parts_matrix(packed, name.encode(), fields.data_ptr(), *arguments)
         )

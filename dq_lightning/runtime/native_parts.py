@@ -18,6 +18,7 @@ from dq_lightning.runtime.empty_model import computed_weights, empty_model
 ACTIVATIONS = {"relu": 0, "gelu": 1, "gelu_new": 2, "silu": 3, "swish": 3}
 """csrc/ops.h's Activation."""
 LAYER_NORM_EPSILON = 1e-5
+MOST_DISTANCES = 65536
 STACKS = ("encoder", "decoder")
 
 _BART_ATTENTION = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "output": "out_proj"}
@@ -42,12 +43,17 @@ class Parts:
 def native_parts(student: PackedStudent) -> Parts:
     """Everything the engine needs, none of it copied.
 
-    Raises UnsupportedError for a quantizer that it has no kernel for and ValueError for a weight
-    that the student lacks.
+    Raises UnsupportedError for a quantizer that it has no kernel for, ValueError for a weight that
+    the student lacks and for a config that makes no sense.
     """
     family = family_named(student.family)
     reader = _T5Reader if family.layout is T5_LAYOUT else _BartReader
-    return reader(student, family).read()
+    try:
+        return reader(student, family).read()
+    except (KeyError, TypeError, IndexError, ZeroDivisionError) as error:
+        raise ValueError(
+            f"The packed student's config cannot be that of its weights ({error!r})."
+        ) from error
 
 
 class _Reader:
@@ -154,7 +160,10 @@ class _BartReader(_Reader):
         self.matrix(f"{stack}.embedding", f"{module}.embed_tokens.weight")
         scale = math.sqrt(width) if self.config["scale_embedding"] else 1.0
         self.number(f"{stack}.embed_scale", scale)
-        for name, norm in {"embedding_norm": "layernorm_embedding", "final_norm": "layer_norm"}.items():
+        for name, norm in {
+            "embedding_norm": "layernorm_embedding",
+            "final_norm": "layer_norm",
+        }.items():
             if f"{module}.{norm}.weight" in self.student.uses:
                 self.norm(f"{stack}.{name}", f"{module}.{norm}")
         self.positions(stack, f"{module}.embed_positions.weight")
@@ -216,6 +225,8 @@ class _T5Reader(_Reader):
         buckets, far = (
             self.config[f"relative_attention_{name}"] for name in ("num_buckets", "max_distance")
         )
+        if not 0 < far <= MOST_DISTANCES:
+            raise ValueError(f"relative_attention_max_distance={far} is not in 1 to 65536.")
         of = buckets_by_distance(buckets, far, both_ways=stack == "encoder")
         self.number(f"{stack}.relative_bias", self.student.weight(key)[of].T)
         self.number(f"{stack}.far", far)

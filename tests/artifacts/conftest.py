@@ -16,6 +16,8 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from dq_lightning.artifacts.packed_file import write_packed
+from dq_lightning.artifacts.packed_student import PackedStudent, pack_student
 from dq_lightning.choices import build_recipe
 from dq_lightning.models.family import ModelFamily, family_of
 from dq_lightning.quantization.prepare import prepare
@@ -60,3 +62,20 @@ def student() -> Student:
         return prepared, family
 
     return build
+
+
+@pytest.fixture(scope="session")
+def packed(student: Student) -> PackedStudent:
+    """Give a tiny student with everything that a file can hold."""
+    prepared, family = student("bart", "quant.exclude=['*.fc2']")
+    settings = {"num_beams": 3, "length_penalty": 1.5}
+    text = {"max_source_length": 12, "source_prefix": "say: ", "source_language": None}
+    files = {"tokenizer.json": b'{"a": "\xc3\xa9"}', "empty.txt": b""}
+    return pack_student(prepared, family, generation=settings, text=text, files=files)
+
+
+@pytest.fixture
+def file(packed: PackedStudent, tmp_path: Path) -> Path:
+    """Give the file of that student."""
+    write_packed(tmp_path / "model.dq", packed)
+    return tmp_path / "model.dq"

@@ -1,5 +1,6 @@
 """Thousands of damaged packed files: each is refused in one sentence, or is a whole student."""
 
+import copy
 import json
 import os
 import random
@@ -92,17 +93,17 @@ def damage_json(data, rng):
     other_node, other_key = rng.choice(places)
     kind = rng.randrange(6)
     if kind == 0:
-        node[key] = rng.choice(VALUES)
+        node[key] = copy.deepcopy(rng.choice(VALUES))
     elif kind == 1:
         del node[key]
     elif kind == 2 and isinstance(node, dict):
         node[rng.choice(["", "a", "bits", "__class__", *node])] = node.pop(key)
     elif kind == 3 and isinstance(node, dict):
-        node[rng.choice(["", "spare", "model_type", "num_labels"])] = rng.choice(VALUES)
+        node[rng.choice(["", "spare", "model_type", "num_labels"])] = 5
     elif kind == 4 and type(node[key]) is int:
         node[key] += rng.choice([-1, 1, -8, 8, 2**20])
     else:
-        node[key] = other_node[other_key]
+        node[key] = copy.deepcopy(other_node[other_key])  # a mere reference may close a circle
 
 
 def damage_tensors(tensors, rng):

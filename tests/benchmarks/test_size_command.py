@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from safetensors.torch import save_file
 from transformers import T5Config
 
+from dq_lightning.artifacts.packed_file import read_packed
 from dq_lightning.benchmarks.size import meta_model, packed_bytes
 from dq_lightning.benchmarks.size_command import main, sizes
 from dq_lightning.models import bart, pegasus, t5
@@ -161,3 +162,56 @@ def test_json_holds_the_tables_bytes_and_its_command(tmp_path, monkeypatch, caps
     assert record["bytes"]["saved_buffers"] == 50_265 * 4  # final_logits_bias
     assert record["environment"]["command"].endswith(" ".join(overrides))
     assert "34,076,352" in capsys.readouterr().out
+
+
+BARS = {"6-6": 29_500_000, "6-3": 23_800_000, "6-1": 20_000_000, "3-1": 15_700_000,
+        "1-1": 12_800_000}  # fmt: skip
+TINY = ["teacher=bart_base", *(f"teacher.config.{key}={size}" for key, size in {
+    "d_model": 32, "vocab_size": 300, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48,
+    "encoder_attention_heads": 2, "decoder_attention_heads": 2, "max_position_embeddings": 64,
+}.items())]  # fmt: skip
+
+
+def packed(tmp_path, monkeypatch, *overrides):
+    """Bytes on disk by the command's own JSON, and the file."""
+    monkeypatch.chdir(ROOT)
+    file, record = tmp_path / "out.dq", tmp_path / "size.json"
+    main([*overrides, "--packed", str(file), "--json", str(record)])
+    stored = json.loads(record.read_text())["bytes"]["stored"]
+    assert stored == file.stat().st_size
+    return stored, file
+
+
+@pytest.mark.parametrize("head", ["tied", "fp"])
+def test_a_random_student_is_really_packed(tmp_path, monkeypatch, capsys, head):
+    recipe = ["quant.bits=2-4-8", f"quant.head={head}", "student.layers=2-1"]
+    stored, file = packed(tmp_path, monkeypatch, *TINY, *recipe)
+    assert f"{stored:,}" in capsys.readouterr().out
+    student = read_packed(file)
+    assert student.config["encoder_layers"] == 2
+    assert student.matrices["model.decoder.layers.0.fc1.weight"].bits == 2
+    assert student.matrices["model.shared.weight"].bits == 4
+    assert student.matrices["model.encoder.embed_positions.weight"].bits == 8
+    assert ("lm_head.weight" in student.tensors) == (head == "fp")
+    assert not student.files
+    biases = student.tensors["model.encoder.layers.0.fc1.bias"]
+    assert biases.dtype == torch.float16
+    assert len(biases.unique()) > 40  # constants would compress to nothing
+
+
+def test_the_same_command_packs_the_same_bytes(tmp_path, monkeypatch):
+    files = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        files.append(packed(tmp_path / name, monkeypatch, *TINY)[1])
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+SLOW = [pytest.param(layers, marks=pytest.mark.slow) for layers in BARS if layers != "1-1"]
+
+
+@pytest.mark.parametrize("layers", ["1-1", *SLOW])
+def test_bart_base_at_two_bits_on_disk(tmp_path, monkeypatch, layers):
+    overrides = ["teacher=bart_base", "quant.bits=2-2-8", f"student.layers={layers}"]
+    stored, _ = packed(tmp_path, monkeypatch, *overrides)
+    assert 0.9 * BARS[layers] < stored <= BARS[layers]

