@@ -9,6 +9,11 @@ from hypothesis import strategies as st
 from dq_lightning.runtime.documents import LineFormat, windows
 
 
+def test_a_mark_of_byte_order_is_no_text():
+    assert LineFormat().read(1, b"\xef\xbb\xbfword\r\n").text == "word"
+    assert LineFormat().read(2, b"two words \n").text == "two words "
+
+
 def test_reading_ahead_is_bounded():
     class Endless(io.RawIOBase):
         taken = 0

@@ -5,9 +5,12 @@ import contextlib
 import pytest
 import torch
 
+from dq_lightning.artifacts.packed_matrix import pack_matrix
+from dq_lightning.quantization.modules import FakeQuantizedLinear, ParameterQuantizer
+from dq_lightning.quantization.symmetric import SymmetricQuantizer
 from dq_lightning.runtime import engine_torch
 from dq_lightning.runtime.engine_torch import TorchEngine
-from dq_lightning.runtime.packed_modules import PackedWeight
+from dq_lightning.runtime.packed_modules import PackedWeight, packed_linear
 from dq_lightning.runtime.settings import GenerationSettings
 
 RECIPES = {
@@ -66,6 +69,19 @@ def test_every_recipe_to_the_last_bit(recipe, student, packed, sources):
 def test_every_family_to_the_last_bit(family_name, recipe, student, packed, sources):
     model = student(family_name, *RECIPES[recipe])
     check(model, TorchEngine(packed(model, positions_bits=32)), sources)
+
+
+@pytest.mark.parametrize("inputs", [None, SymmetricQuantizer(8, "per_token")])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_wide_layer_sums_in_the_same_order(bias, inputs):
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(771, 513, bias=bias).requires_grad_(False)
+    weight = SymmetricQuantizer(4, "per_row")
+    fake = FakeQuantizedLinear.from_linear(linear, ParameterQuantizer(weight), inputs)
+    packed_weight = PackedWeight(pack_matrix(weight.quantize(linear.weight), 4))
+    x = torch.randn(7, 771)
+    expected = fake(x)
+    assert torch.equal(packed_linear(linear, packed_weight, inputs)(x), expected)
 
 
 def test_groups_of_a_row(student, packed, sources):

@@ -229,6 +229,18 @@ def test_the_file_itself_is_loaded(runtime, tmp_path, monkeypatch, capfdbinary):
     assert capfdbinary.readouterr().out == lines(runtime.generate(["word"]))
 
 
+def test_the_first_document_is_generated_first(runtime, monkeypatch):
+    window = [LineFormat().read(number, word.encode()) for number, word in enumerate(WORDS, 1)]
+    calls = []
+    generate_ids = runtime.generate_ids
+    monkeypatch.setattr(runtime, "generate_ids", lambda s: calls.append(s) or generate_ids(s))
+    answering = Answering(runtime, LineFormat(), 3, print, lambda _: None)
+    next(answering.lines([window]))
+    assert len(calls) == 1
+    assert runtime.texts.encode(WORDS[:1])[0].token_ids in calls[0]
+    assert len({len(source) for source in calls[0]}) < 3  # those of like length together
+
+
 def test_a_slow_writer_gets_its_answer_at_once(runtime):
     read, write = os.pipe()
     form = LineFormat()
