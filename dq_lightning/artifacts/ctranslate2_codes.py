@@ -22,7 +22,8 @@ class OwnCodes:
         self._divisors: dict[bytes, np.float32] = {}
         self.rounded_rows = 0
         for matrix in student.matrices.values():
-            if matrix.group_size is None and matrix.zero_point is None:
+            in_range = -128 <= matrix.lowest <= 128 - 2**matrix.bits
+            if matrix.group_size is None and matrix.zero_point is None and in_range:
                 values = matrix.dequantize().numpy()
                 scale = matrix.scale.float().expand(matrix.rows, 1).numpy()[:, 0]
                 divisors = scale if matrix.divides else 1 / scale

@@ -6,6 +6,7 @@ kept as soon as it is measured, and the same command goes on where an earlier on
 """
 
 import argparse
+import hashlib
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -23,6 +24,8 @@ from dq_lightning.benchmarks.latency_run import run
 from dq_lightning.benchmarks.latency_table import print_latency
 from dq_lightning.errors import one_sentence_errors
 
+SOURCE_LENGTH, TOKENS = 512, (60, 142)
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table, or one sentence on stderr and exit with 1."""
@@ -34,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         against = [name for name in given.against.split(",") if name]
         for name in against:
             loader_of(name)
+        if given.model:
+            given.model = packed_file_of(given.model)
+        _fit_defaults(given)
         cells = _cells(given)
         record = LatencyRecord(given.json, _settings(given, against))
         if not all(record.has(cell) for cell in cells):
@@ -43,9 +49,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print_latency(record.content, Console(file=sys.stdout))
 
 
+def _fit_defaults(given: argparse.Namespace) -> None:
+    """Lengths that were not given: the usual ones, as far as the student has positions."""
+    positions = latency_subject.positions_of(given.model) if given.model else None
+    longest = positions or max(SOURCE_LENGTH, *TOKENS)
+    given.source_length = given.source_length or min(SOURCE_LENGTH, longest)
+    given.tokens = given.tokens or sorted({min(number, longest) for number in TOKENS})
+
+
 def _cells(given: argparse.Namespace) -> list[Cell]:
     if given.quick:
-        return grid(given.threads, *([value] for value in HEADLINE.values()))
+        return grid(given.threads, [HEADLINE["batch"]], [HEADLINE["beams"]], given.tokens[:1])
     return grid(given.threads, given.batch, given.beams, given.tokens)
 
 
@@ -53,7 +67,10 @@ def _settings(given: argparse.Namespace, against: Sequence[str]) -> dict[str, An
     """What all cells of a record share."""
     names = ("shape", "bits", "layers") if given.shape else ("teacher", "sources")
     chosen = {name: getattr(given, name) for name in (*names, "source_length", "engine", "seed")}
-    model = {} if given.shape else {"model": str(given.model)}
+    model: dict[str, str] = {}
+    if given.model:
+        digest = hashlib.sha256(given.model.read_bytes()).hexdigest()
+        model = {"model": str(given.model), "sha256": digest[:16]}
     return {**model, **chosen, "against": list(against), "repeats": given.repeats}
 
 
@@ -62,8 +79,7 @@ def _subject(given: argparse.Namespace, folder: Path) -> Subject:
         return latency_subject.of_shape(
             given.shape, given.bits, given.layers, given.seed, folder, given.engine
         )
-    file = packed_file_of(given.model)
-    return latency_subject.of_file(file, given.teacher, folder, given.engine)
+    return latency_subject.of_file(given.model, given.teacher, folder, given.engine)
 
 
 def _sources(given: argparse.Namespace, subject: Subject) -> list[list[int]]:
@@ -89,14 +105,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--against", default="hf", metavar="NAMES", help=f"some of {','.join(opponents())}")
     add("--teacher", metavar="PATH", help="what Hugging Face runs beside a model")
     add("--sources", type=Path, metavar="FILE", help="texts, one a line (default: random tokens)")
-    add("--source-length", type=_at_least_one, default=512, help="tokens (default: %(default)s)")
+    add("--source-length", type=_at_least_one, help="tokens (default: 512, or as it has)")
     add("--batch", type=_numbers, default=[1, 8], help="sentences at once (default: 1,8)")
     add("--beams", type=_numbers, default=[1, 4], help="1 is greedy (default: 1,4)")
-    add("--tokens", type=_numbers, default=[60, 142], help="to generate (default: 60,142)")
+    add("--tokens", type=_numbers, help="to generate (default: 60,142, or as it has)")
     threads = [number for number in (1, 2) if number <= usable_threads()]
     add("--threads", type=_numbers, default=threads, help="(default: 1,2, as far as there are)")
     add("--repeats", type=_at_least_one, default=5, help="runs of a cell (default: %(default)s)")
-    add("--quick", action="store_true", help="batch 1, beam 4, 60 tokens alone")
+    add("--quick", action="store_true", help="batch 1, beam 4, the first --tokens alone")
     add("--engine", default="auto", choices=("auto", "native", "torch"), help="of ours")
     add("--seed", type=int, default=0, help="of weights and sources (default: %(default)s)")
     add("--json", type=Path, metavar="FILE", help="keep every cell there, and go on from there")

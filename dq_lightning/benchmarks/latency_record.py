@@ -26,7 +26,7 @@ class LatencyRecord:
     def __init__(self, file: Path | None, settings: Mapping[str, Any]) -> None:
         self.file = file
         self.content: dict[str, Any] = {
-            "settings": dict(settings),
+            "settings": json.loads(strict_json(settings)),  # as a file gives them back
             "environment": {**environment(settings.get("seed")), **machine()},
             "contenders": {},
             "cells": [],

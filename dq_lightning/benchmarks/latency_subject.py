@@ -16,9 +16,10 @@ from dq_lightning.artifacts.packed_student import PackedStudent, pack_student
 from dq_lightning.benchmarks.contender import Subject
 from dq_lightning.benchmarks.size_command import teacher_config
 from dq_lightning.choices import build_recipe, chosen_layers
-from dq_lightning.models.family import family_of
+from dq_lightning.models.family import family_named, family_of
 from dq_lightning.models.layer_mapping import layer_mapping
 from dq_lightning.models.student import student_from_teacher
+from dq_lightning.models.teacher import resolve_path
 from dq_lightning.quantization.prepare import prepare
 from dq_lightning.runtime.loading import EngineName
 from dq_lightning.runtime.texts import texts_of
@@ -30,8 +31,17 @@ def of_file(file: Path, teacher: str | None, folder: Path, engine: EngineName) -
     if teacher is None:
         name = "the same student, dequantized (no --teacher given)"
         return Subject(student, file, dequantized_model(student), name, folder, engine)
-    model: PreTrainedModel = AutoModelForSeq2SeqLM.from_pretrained(model_folder(teacher))
+    model: PreTrainedModel = AutoModelForSeq2SeqLM.from_pretrained(
+        model_folder(resolve_path(teacher))
+    )
     return Subject(student, file, model.eval().float(), f"teacher {_layers(model)}", folder, engine)
+
+
+def positions_of(file: Path) -> int | None:
+    """Rows of a student's table of positions, which no text outgrows; None without one."""
+    student = read_packed(file)
+    has_table = "*.embed_positions" in family_named(student.family).keep_embeddings
+    return student.config["max_position_embeddings"] if has_table else None
 
 
 def of_shape(

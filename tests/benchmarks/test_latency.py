@@ -198,7 +198,8 @@ def test_a_shape(tmp_path, monkeypatch):
     shape = {"path": None, "revision": None, "config": {"model_type": "bart", **SIZES}}
     (tmp_path / "conf" / "teacher" / "tiny.yaml").write_text(json.dumps(shape))
     monkeypatch.chdir(tmp_path)
-    main(["--shape", "tiny", "--layers", "1-1", *SMALL, "--quick", "--json", "out.json"])
+    quick = ["--quick", "--tokens", "60", "--json", "out.json"]
+    main(["--shape", "tiny", "--layers", "1-1", *SMALL, *quick])
     record = record_of(tmp_path / "out.json")
     assert len(record["cells"]) == 1 and record["speedup_vs_hf"] > 0
     assert record["contenders"]["hf"]["description"].startswith("teacher 2-2, float32")
@@ -218,13 +219,23 @@ def test_texts_of_a_file(tmp_path, capsys):
     texts.write_text("cat\n\nknowledge\n")
     arguments = ["--sources", str(texts), "--batch", "2", "--teacher", str(tmp_path / "teacher")]
     student.save_pretrained(tmp_path / "teacher")
-    main([str(model), *SMALL, *arguments])
-    assert "hf: teacher 2-2, float32" in capsys.readouterr().out
+    for _ in range(2):  # the second finds every cell
+        main([str(model), *SMALL, *arguments, "--json", str(tmp_path / "out.json")])
+        assert "hf: teacher 2-2, float32" in capsys.readouterr().out
     assert [len(s) for s in text_sources(read_packed(model), texts, 8, 7)] == [4, 7]
     texts.write_text("\n")
     with pytest.raises(SystemExit):
         main([str(model), *SMALL, *arguments])
     assert "has no text; write one a line" in capsys.readouterr().err
+
+
+def test_lengths_fit_the_student(model, tmp_path):
+    """Its 64 positions: 512 and 142 tokens would be too many."""
+    file, rest = tmp_path / "out.json", ["--threads", "1", "--repeats", "1", "--beams", "1"]
+    main([str(model), *rest, "--batch", "1", "--against", "", "--json", str(file)])
+    record = record_of(file)
+    assert [cell["tokens"] for cell in record["cells"]] == [60, 64]
+    assert record["settings"]["source_length"] == 64
 
 
 @pytest.mark.parametrize(
