@@ -21,6 +21,7 @@ from dq_lightning.artifacts.packed_student import PackedStudent, pack_student
 from dq_lightning.choices import build_recipe
 from dq_lightning.models.family import ModelFamily, family_of
 from dq_lightning.quantization.prepare import prepare
+from dq_lightning.quantization.recipe import QuantizationRecipe
 
 CONF = Path(__file__).parents[2] / "conf"
 BART = {
@@ -49,13 +50,23 @@ Student = Callable[..., tuple[PreTrainedModel, ModelFamily]]
 
 
 @pytest.fixture(scope="session")
-def student() -> Student:
+def recipe_of() -> Callable[..., QuantizationRecipe]:
+    """Give a function of overrides of the config that builds their recipe."""
+
+    def build(*overrides: str) -> QuantizationRecipe:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return build_recipe(compose("train", list(overrides)).quant)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def student(recipe_of: Callable[..., QuantizationRecipe]) -> Student:
     """Give a function of a model's name and overrides of the config that prepares that model."""
 
     def build(model: str, *overrides: str) -> tuple[PreTrainedModel, ModelFamily]:
+        recipe = recipe_of(*overrides)
         torch.manual_seed(5)
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            recipe = build_recipe(compose("train", list(overrides)).quant)
         prepared = MODELS[model]().eval()
         family = family_of(prepared.config)
         prepare(prepared, recipe, family)

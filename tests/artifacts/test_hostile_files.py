@@ -11,7 +11,8 @@ import zstandard
 from safetensors.torch import load, save
 
 from dq_lightning.artifacts.packed_container import MAGIC, enclose, opened
-from dq_lightning.artifacts.packed_file import PackedFileError, read_packed
+from dq_lightning.artifacts.packed_file import PackedFileError, read_packed, write_packed
+from dq_lightning.artifacts.packed_student import pack_student
 
 
 def refused(path, reason):
@@ -113,6 +114,8 @@ def rewritten(file, change=None, change_data=None):
 
 
 WEIGHT = "matrices/model.encoder.layers.0.fc1.weight"
+SPEC = ("matrices", WEIGHT.removeprefix("matrices/"))
+LINEAR = ("inputs", "model.encoder.layers.0.fc1")
 
 
 @pytest.mark.parametrize(
@@ -128,6 +131,7 @@ WEIGHT = "matrices/model.encoder.layers.0.fc1.weight"
         (lambda t: t.update({"files/a.txt": torch.zeros(1)}), "not made of bytes"),
         (lambda t: t.update({"files/.a.txt": torch.zeros(1).byte()}), "no tokenizer needs"),
         (lambda t: t.update({"files/a.pkl": torch.zeros(1).byte()}), "no tokenizer needs"),
+        (lambda t: t.update({f"tensors/{SPEC[1]}": torch.zeros(26, 20)}), "both as codes and as f"),
         (lambda t: t.pop("tensors/final_logits_bias"), "lack 'final_logits_bias'"),
     ],
 )
@@ -145,10 +149,6 @@ def at(*keys):
         data[keys[-2]] = keys[-1]
 
     return change
-
-
-SPEC = ("matrices", WEIGHT.removeprefix("matrices/"))
-LINEAR = ("inputs", "model.encoder.layers.0.fc1")
 
 
 @pytest.mark.parametrize(
@@ -194,6 +194,22 @@ LINEAR = ("inputs", "model.encoder.layers.0.fc1")
 def test_wrong_metadata(file, change, reason):
     rewritten(file, change_data=change)
     refused(file, reason)
+
+
+def test_weights_that_stand_for_each_other(file):
+    def swap(data):
+        names = [f"model.encoder.layers.0.self_attn.{part}_proj.weight" for part in "kv"]
+        data["uses"].update(zip(names, reversed(names), strict=True))
+
+    rewritten(file, change_data=swap)
+    refused(file, "does not stand for itself")
+
+
+def test_more_computed_positions_than_memory(student, tmp_path):
+    path = tmp_path / "model.dq"
+    write_packed(path, pack_student(*student("marian")))
+    rewritten(path, change_data=at("config", "max_position_embeddings", 2**24))
+    refused(path, "more than a model computes")
 
 
 @pytest.mark.parametrize(

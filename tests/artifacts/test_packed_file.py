@@ -7,9 +7,12 @@ import pytest
 import torch
 
 from dq_lightning.artifacts.bit_fields import pack_fields
+from dq_lightning.artifacts.packed_config import config_of
 from dq_lightning.artifacts.packed_container import enclose, opened
 from dq_lightning.artifacts.packed_file import read_packed, write_packed
 from dq_lightning.artifacts.packed_student import pack_student
+from dq_lightning.models.family import family_named, known_families
+from dq_lightning.quantization.prepare import prepare
 
 RECIPES = sorted(p.stem for p in (Path(__file__).parents[2] / "conf" / "quant").glob("*.yaml"))
 TEXT = {"max_source_length": 12, "source_prefix": "say: ", "source_language": None}
@@ -45,6 +48,48 @@ def test_round_trip_over_widths_and_heads(student, bits, head, tmp_path):
     packed = pack_student(prepared, family)
     write_packed(tmp_path / "model.dq", packed)
     assert same(packed, read_packed(tmp_path / "model.dq"))
+
+
+SMALL = {
+    "vocab_size": 40, "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "num_layers": 1,
+    "num_decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
+    "num_heads": 2, "d_kv": 6, "encoder_ffn_dim": 12, "decoder_ffn_dim": 12, "d_ff": 12,
+    "max_position_embeddings": 16, "pad_token_id": 0, "eos_token_id": 2, "forced_eos_token_id": 2,
+    "decoder_start_token_id": 1,
+}  # fmt: skip
+
+
+def small(family, **more):
+    """A family's model of the smallest sizes."""
+    keys = family.model_class.config_class().to_dict()
+    sizes = {key: size for key, size in (SMALL | more).items() if key in keys}
+    return family.model_class(family.model_class.config_class(**sizes)).eval()
+
+
+@pytest.mark.parametrize("family", known_families(), ids=lambda family: family.name)
+def test_round_trip_over_all_families(family, recipe_of, tmp_path):
+    model = small(family, feed_forward_proj="gated-gelu", scale_embedding=True)
+    prepare(model, recipe_of(), family)
+    packed = pack_student(model, family)
+    write_packed(tmp_path / "model.dq", packed)
+    again = read_packed(tmp_path / "model.dq")
+    assert same(packed, again)
+    config, rebuilt = model.config.to_dict(), config_of(family, again.config).to_dict()
+    assert {key: config[key] for key in again.config} == {k: rebuilt[k] for k in again.config}
+
+
+def test_an_untied_and_unscaled_t5_stays_so(recipe_of, tmp_path):
+    family = family_named("t5")
+    model = small(family)
+    model.config.tie_word_embeddings = model.config.scale_decoder_outputs = False
+    model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight))
+    prepare(model, recipe_of(), family)
+    write_packed(tmp_path / "model.dq", pack_student(model, family))
+    again = read_packed(tmp_path / "model.dq")
+    assert again.uses["lm_head.weight"] == "lm_head.weight"
+    config = config_of(family, again.config)
+    assert not config.tie_word_embeddings
+    assert not config.scale_decoder_outputs
 
 
 def test_the_same_student_gives_the_same_bytes(packed, file, tmp_path):
