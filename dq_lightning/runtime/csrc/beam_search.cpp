@@ -130,7 +130,7 @@ class BeamSearch final : public Search {
       if (a.key != b.key) return a.key > b.key;
       return a.row != b.row ? a.row < b.row : a.token < b.token;
     });
-    candidates_.resize(static_cast<size_t>(std::min<int>(kept_, static_cast<int>(candidates_.size()))));
+    candidates_.resize(std::min(static_cast<size_t>(kept_), candidates_.size()));
     stops_.assign(candidates_.size(), false);
   }
 

@@ -17,7 +17,8 @@ class Buffer {
  public:
   Buffer() = default;
   explicit Buffer(int64_t n) {
-    const size_t bytes = static_cast<size_t>(round_up(n * static_cast<int64_t>(sizeof(T)), 64)) + 64;
+    const int64_t used = n * static_cast<int64_t>(sizeof(T));
+    const size_t bytes = static_cast<size_t>(round_up(used, 64)) + 64;
     data_.reset(static_cast<T*>(std::aligned_alloc(64, bytes)));
     if (!data_) throw std::bad_alloc();
     std::memset(data_.get(), 0, bytes);

@@ -147,12 +147,13 @@ void Decoder::attend_self_row(size_t layer, int number, const Row& row, int firs
   const int64_t code_stride = round_up(columns, kCodesPad);
   const int32_t* index = ancestors_.data() + int64_t{row.slot} * most_positions_;
   const float* projected = projected_.data() + int64_t{number} * 3 * inner;
-  store(attention, cache, index[position], first_head, last_head, projected + inner, projected + 2 * inner,
-        scratch);
+  store(attention, cache, index[position], first_head, last_head, projected + inner,
+        projected + 2 * inner, scratch);
   const int n = position + 1, some = last_head - first_head;
-  const Queries queries = make_queries(
-      ops_, projected + first_head * columns, columns, some, columns, attention.scaling,
-      attention.query, scratch.attention.codes.rows(some, columns), scratch.attention.floats.data());
+  const Queries queries = make_queries(ops_, projected + first_head * columns, columns, some,
+                                       columns, attention.scaling, attention.query,
+                                       scratch.attention.codes.rows(some, columns),
+                                       scratch.attention.floats.data());
   float *scores = scratch.attention.scores.data(), *factor = scratch.attention.factor.data();
   for (int head = first_head; head < last_head; head++) {
     const int own = head - first_head;

@@ -33,11 +33,15 @@ Encoder::Encoder(const Model& model, const Ops& ops, const Sequences& sentences,
       shape_(model.encoder.layers[0].self),
       bias_(bias_by_distance(model.encoder, shape_.heads, sentences.longest)),
       next_chunk_(model.encoder.layers.size() + 1),
-      x_(int64_t{sentences.rows} * model.width),
-      query_codes_(int64_t{shape_.heads} * sentences.places, shape_.head_width),
-      query_values_(int64_t{shape_.width()} * sentences.places) {
-  // While some threads still read a layer's keys and values, others write those of the next.
+      x_(int64_t{sentences.rows} * model.width) {
   const std::vector<Layer>& layers = model.encoder.layers;
+  const int64_t queries = int64_t{shape_.heads} * sentences.places;
+  const auto in_integers = [](const Layer& layer) { return layer.self.query.largest_code > 0; };
+  if (std::any_of(layers.begin(), layers.end(), in_integers))
+    query_codes_ = CodeBuffer(queries, shape_.head_width);
+  if (!std::all_of(layers.begin(), layers.end(), in_integers))
+    query_values_ = Buffer<float>(queries * shape_.head_width);
+  // While some threads still read a layer's keys and values, others write those of the next.
   const bool alike = std::all_of(layers.begin(), layers.end(), [this](const Layer& layer) {
     return layer.self.key == shape_.key && layer.self.value == shape_.value;
   });
@@ -130,10 +134,10 @@ void Encoder::look(int layer, const Chunk& chunk, Scratch& scratch) {
                           scratch.projected.data(), stride);
   for (const Piece& piece : chunk.pieces) {
     for (int head = 0; head < attention.heads; head++) {
-      const Queries room = queries_of(head, piece);
+      const int64_t place = place_of(head, piece);
       make_queries(ops_, row + head * attention.head_width, stride, piece.rows,
-                   attention.head_width, attention.scaling, attention.query, room.codes,
-                   const_cast<float*>(room.values));
+                   attention.head_width, attention.scaling, attention.query,
+                   query_codes(place, piece.rows), query_values(place));
     }
     own_[static_cast<size_t>(layer) % own_.size()].write(
         attention, piece, row + inner, row + 2 * inner, stride, scratch.attention);
@@ -141,14 +145,22 @@ void Encoder::look(int layer, const Chunk& chunk, Scratch& scratch) {
   }
 }
 
-Queries Encoder::queries_of(int head, const Piece& piece) {
-  const int64_t place = int64_t{head} * sentences_.places +
-                        sentences_.place[static_cast<size_t>(piece.sequence)] + piece.first;
-  Int8Rows codes = query_codes_.rows(piece.rows, shape_.head_width);
+int64_t Encoder::place_of(int head, const Piece& piece) const {
+  return int64_t{head} * sentences_.places +
+         sentences_.place[static_cast<size_t>(piece.sequence)] + piece.first;
+}
+
+Int8Rows Encoder::query_codes(int64_t place, int rows) {
+  Int8Rows codes = query_codes_.rows(rows, shape_.head_width);
+  if (!codes.codes) return codes;  // no layer has any
   codes.codes += place * codes.stride;
   codes.scale += place;
   codes.sum += place;
-  return {codes, query_values_.data() + place * shape_.head_width, shape_.head_width};
+  return codes;
+}
+
+float* Encoder::query_values(int64_t place) {
+  return query_values_.data() ? query_values_.data() + place * shape_.head_width : nullptr;
 }
 
 void Encoder::attend_piece(int layer, const Piece& piece, float* context, Scratch& scratch) {
@@ -156,7 +168,8 @@ void Encoder::attend_piece(int layer, const Piece& piece, float* context, Scratc
   const KeyValues& own = own_[static_cast<size_t>(layer) % own_.size()];
   const int longest = sentences_.longest;
   for (int head = 0; head < attention.heads; head++) {
-    Queries queries = queries_of(head, piece);
+    const int64_t place = place_of(head, piece);
+    Queries queries{query_codes(place, piece.rows), query_values(place), attention.head_width};
     if (attention.query.largest_code == 0) queries.codes.codes = nullptr;
     const int64_t own_bias = int64_t{head} * (2 * longest + 1) + longest - piece.first;
     attend(queries, piece.rows, own.keys(piece.sequence, head), own.values(piece.sequence, head),
@@ -180,7 +193,8 @@ void Encoder::finish(int layer, const Chunk& chunk, Scratch& scratch) {
   }
   scratch.projector.apply(attention.output, scratch.context.data(), attention.width(), rows, kAlone,
                           out, width);
-  apply(ops_, first ? block.norm : attention.norm, x, out, rows, width, first ? x : nullptr, hidden);
+  const Norm& between = first ? block.norm : attention.norm;
+  apply(ops_, between, x, out, rows, width, first ? x : nullptr, hidden);
   float* activations = scratch.inner.data();
   const int stride = block.input.outputs;
   scratch.projector.apply(block.input, hidden, width, rows, kAlone, activations, stride);

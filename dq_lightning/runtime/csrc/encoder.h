@@ -44,7 +44,10 @@ class Encoder {
   void attend_piece(int layer, const Piece& piece, float* context, Scratch& scratch);
   void remember(const Chunk& chunk, std::vector<KeyValues>& memory, Scratch& scratch);
   float* rows_of(const Chunk& chunk) { return x_.data() + int64_t{chunk.first_row} * model_.width; }
-  Queries queries_of(int head, const Piece& piece);
+  // Where the queries of a head begin, as vectors, and their memory.
+  int64_t place_of(int head, const Piece& piece) const;
+  Int8Rows query_codes(int64_t place, int rows);
+  float* query_values(int64_t place);
 
   const Model& model_;
   const Ops& ops_;
@@ -56,7 +59,7 @@ class Encoder {
   int most_rows_ = 0;  // of a chunk
   std::vector<std::atomic<int>> next_chunk_;  // of each phase
   Buffer<float> x_;
-  CodeBuffer query_codes_;  // head by head
+  CodeBuffer query_codes_;  // head by head; of layers with integers and of those with floats
   Buffer<float> query_values_;
   std::vector<KeyValues> own_;
 };

@@ -152,8 +152,9 @@ std::vector<Engine::Numbers> Engine::group(const Sources& sources, int teams) co
   std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
     return sources[static_cast<size_t>(a)].size > sources[static_cast<size_t>(b)].size;
   });
-  const size_t share = (order.size() + static_cast<size_t>(teams) - 1) / static_cast<size_t>(teams);
-  const size_t together = std::min(kMostTogether, share);
+  // At least two groups a team, so that a fast team does a part of a slow one's work.
+  const size_t share = order.size() / static_cast<size_t>(2 * teams);
+  const size_t together = std::max<size_t>(1, std::min(kMostTogether, share));
   std::vector<Numbers> groups;
   for (size_t first = 0; first < order.size(); first += together) {
     const size_t last = std::min(first + together, order.size());

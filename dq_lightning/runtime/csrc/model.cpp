@@ -38,7 +38,8 @@ class Reader {
     stack.embedding_norm = norm(stack_ + ".embedding_norm", true);
     stack.final_norm = norm(stack_ + ".final_norm", true);
     const int layers = parts_.integer(stack_ + ".layers");
-    for (int number = 0; number < layers; number++) stack.layers.push_back(layer(number, is_decoder));
+    for (int number = 0; number < layers; number++)
+      stack.layers.push_back(layer(number, is_decoder));
     return stack;
   }
 

@@ -131,6 +131,8 @@ int64_t dq_packed_bytes(int32_t rows, int32_t columns, int32_t bits);
 void dq_pack(const uint8_t* row_major, int32_t rows, int32_t columns, int32_t bits, void* fields);
 // From row-major floats (bits 32).
 void dq_pack_floats(const float* row_major, int32_t rows, int32_t columns, void* fields);
+// From int8 rows: fields of 8 bits, code + 128. Rows that only fill a block up are left alone.
+void dq_pack_keys(const dq::Int8Rows* keys, void* fields);
 // One row as the student's values to the last bit: an embedding.
 void dq_dequantize_row(const dq::Matrix* matrix, int32_t row, float* out);
 }

@@ -109,8 +109,8 @@ DQ_INLINE void tile(const uint8_t* fields, int64_t block_bytes,
     for (int b = 0; b < kBlocks; b++) {
       const uint8_t* from = fields + b * block_bytes + k * 64;
       packed[b] = _mm512_loadu_si512(from);
-      // Few rows wait for memory: ask for the next tile's blocks while these are multiplied.
-      if (kRows <= 8) _mm_prefetch(from + kBlocks * block_bytes, _MM_HINT_T0);
+      // Few rows would wait for memory: ask for the next blocks while these are multiplied.
+      _mm_prefetch(from + kBlocks * block_bytes, _MM_HINT_T0);
     }
 #pragma GCC unroll 8
     for (int j = 0; j < kFields; j++) {

@@ -83,11 +83,11 @@ extern "C" void dq_dequantize_row(const Matrix* matrix, int32_t row, float* out)
         out[column] = value_of[(from[i] >> (j * m.bits)) & mask];
 }
 
-Matrix keys_matrix(const Int8Rows& keys, void* fields) {
-  const int64_t groups = round_up(keys.columns, 4) / 4;
+extern "C" void dq_pack_keys(const Int8Rows* keys, void* fields) {
+  const int64_t groups = round_up(keys->columns, 4) / 4;
   uint8_t* out = static_cast<uint8_t*>(fields);
-  for (int row = 0; row < keys.rows; row++) {
-    const int8_t* codes = keys.codes + row * keys.stride;
+  for (int row = 0; row < keys->rows; row++) {
+    const int8_t* codes = keys->codes + row * keys->stride;
     uint8_t* place = out + (row / kBlock * groups * kBlock + row % kBlock) * 4;
     for (int64_t group = 0; group < groups; group++) {
       uint32_t four;
@@ -96,6 +96,10 @@ Matrix keys_matrix(const Int8Rows& keys, void* fields) {
       std::memcpy(place + group * kBlock * 4, &four, 4);
     }
   }
+}
+
+Matrix keys_matrix(const Int8Rows& keys, void* fields) {
+  dq_pack_keys(&keys, fields);
   return {keys.rows, keys.columns, 8, -128, fields, keys.scale, nullptr, nullptr, nullptr};
 }
 

@@ -28,8 +28,9 @@ DQ_INLINE void integer_products(const Matrix& weight, const Int8Rows& x, int fir
   alignas(64) int32_t sums[kRowsTogether * kMostBlocks * kBlock];
   const int64_t block_bytes = dq_packed_bytes(kBlock, weight.columns, weight.bits);
   const uint8_t* fields = (const uint8_t*)weight.fields;
-  // Many rows keep two blocks in the L1 cache while the rows pass by, a few rows four.
-  const int blocks_together = x.rows < 2 * kRowsTogether ? kMostBlocks : 2;
+  // Two blocks stay in the L1 cache while many rows pass by, or while the next two arrive; a few
+  // rows share the reading of their codes among four, unless those are too large (8 bits).
+  const int blocks_together = x.rows < 2 * kRowsTogether && weight.bits < 8 ? kMostBlocks : 2;
   for (int begin = 0; begin < x.rows; begin += kRowsInCache) {
     const int end = least(begin + kRowsInCache, x.rows);
     for (int block = first_block; block < last_block; block += blocks_together) {

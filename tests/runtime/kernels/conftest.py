@@ -171,6 +171,14 @@ class Kernels:
         struct = _Matrix(*values.shape, 32, 0, address(fields), None, None, None, address(own_bias))
         return ctypes.byref(struct), [fields, own_bias]
 
+    def keys(self, rows: Int8Rows) -> tuple[Any, list[Any]]:
+        """Keys of attention in the kernel layout."""
+        shape = (len(rows.codes), rows.columns)
+        fields = np.full(self.library.dq_packed_bytes(*shape, 8), 77, np.uint8)
+        self.library.dq_pack_keys(rows.struct(), c_void_p(address(fields)))
+        struct = _Matrix(*shape, 8, -128, address(fields), address(rows.scale), None, None, None)
+        return ctypes.byref(struct), [rows, fields]
+
     def quantizer(self, bits: int | None, clip: float | None = None) -> _RowQuantizer:
         """A symmetric quantizer; None: floats."""
         return _RowQuantizer(

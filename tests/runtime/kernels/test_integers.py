@@ -120,6 +120,18 @@ def test_linear_scales_the_integers(kernels, rows, columns, num, seed, with_bias
     np.testing.assert_array_equal(again, out)
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (16, 64), (37, 24), (65, 80), (20, 3)])
+def test_products_with_keys_are_exact(kernels, shape):
+    random = np.random.default_rng(0)
+    keys, codes = (random.integers(-127, 128, (n, shape[1])).astype(np.int8) for n in (shape[0], 5))
+    matrix, kept = kernels.keys(kernels.int8_rows(keys))
+    out = np.full((5, shape[0]), -12345, np.int32)
+    x, blocks = kernels.int8_rows(codes), (0, -(-shape[0] // 16))
+    kernels.accumulate(matrix, x.struct(), *blocks, out.ctypes.data, shape[0])
+    np.testing.assert_array_equal(out, codes.astype(np.int32) @ keys.astype(np.int32).T)
+    del kept
+
+
 def rows_to_quantize(random: np.random.Generator, columns: int) -> np.ndarray:
     x = random.normal(size=(12, columns)).astype(np.float32)
     x[1] = 0
