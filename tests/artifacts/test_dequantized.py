@@ -52,6 +52,7 @@ def test_logits_bit_for_bit(name, head):
     with torch.no_grad():
         logits, expected = found(**inputs).logits, model(**inputs).logits
     torch.testing.assert_close(logits, expected, rtol=0, atol=0)
+    assert found.config.tie_word_embeddings == config.tie_word_embeddings
     assert found.generation_config.decoder_start_token_id == config.decoder_start_token_id
     own_head = head != "tied" and name != "flan"  # flan's has one from the start
     table = 4 * 53 * 20
