@@ -59,8 +59,8 @@ def student(name, *overrides, files=None, config=None):
         recipe = build_recipe(compose("train", ["quant.bits=8", *overrides]).quant)
     config = config or CONFIGS[name]
     family = family_of(config)
-    if name == "flan":  # its config says so, and its class another thing
-        config.tie_word_embeddings = config.scale_decoder_outputs = False
+    if name == "flan":  # tied and not scaled: CTranslate2 knows one word for both
+        config.scale_decoder_outputs = False
     model = family.model_class(config).eval()
     prepare(model, recipe, family)
     return pack_student(model, family, files=files, positions_bits=32)
@@ -107,6 +107,17 @@ def test_integer_arithmetic_is_close(tmp_path):
     found, expected = scores(student("bart"), tmp_path / "model", arithmetic="int8")
     difference = np.abs(found - expected).max()
     assert 1e-4 < difference < 0.2
+
+
+def test_rows_are_the_students_own_or_counted(tmp_path):
+    packed = student("bart")
+    exported = export_ctranslate2(packed, tmp_path / "own", vocabulary_of(packed))
+    parameters = sum(p.numel() for p in dequantized_model(packed).parameters())
+    assert exported.rounded_rows == 0 and exported.stored_bytes < 2 * parameters
+    assert exported.stored_bytes == (tmp_path / "own" / "model.bin").stat().st_size
+    packed = student("bart", "quant.head=fp")
+    exported = export_ctranslate2(packed, tmp_path / "head", vocabulary_of(packed))
+    assert exported.rounded_rows == SIZES["vocab_size"] - 1  # padding's is 0 in any grid
 
 
 @pytest.mark.parametrize("beams", [1, 3])

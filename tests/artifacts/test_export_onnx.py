@@ -1,6 +1,7 @@
 """Exports to ONNX say what the dequantized student says, through onnxruntime itself."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -151,9 +152,9 @@ def test_generated_tokens(beams, name, tmp_path):
     assert name == "t5" or found[0] != found[1]
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", [*RECIPES, "tbt quant.bits=1-1-8"])
 def test_codes_and_scales_stay_what_they_are_or_are_refused(recipe):
-    packed = student("bart", f"quant={recipe}")
+    packed = student("bart", *f"quant={recipe}".split())
     for name, matrix in packed.matrices.items():
         try:
             found = block_matrix(name, matrix)
@@ -173,6 +174,17 @@ def values(matrix):
     zero = torch.from_numpy(matrix.zero_point)[..., None] if zero is None else zero
     scaled = (fields - zero) * torch.from_numpy(matrix.scale)[..., None]
     return scaled.flatten(1)[:, : matrix.columns]
+
+
+def test_the_end_is_never_generated(tmp_path):
+    """Not even where it is what the student says all the time."""
+    packed = student("bart")
+    expected = dequantized_model(packed).generate(torch.tensor([[5, 9, 2]]), max_new_tokens=5)
+    said = int(expected[0, 2])
+    packed = replace(packed, generation={**packed.generation, "eos_token_id": said})
+    export_onnx(packed, tmp_path / "onnx", float_activations=True)
+    (found,) = OnnxModel(tmp_path / "onnx", 1, packed.generation).generate([[5, 9, 2]], 1, 5)
+    assert said not in found
 
 
 def test_groups_become_blocks():
