@@ -18,8 +18,8 @@ constexpr int num_blocks(int rows) { return (rows + kBlock - 1) / kBlock; }
 
 // A weight matrix (or attention keys: a matrix with one row a key) in the kernel layout:
 //   value[row][column] = (field + lowest - zero_point[row]) * scale[row]
-// bits 1, 2, 4, 8: fields of that many bits, [rows / 16][columns / (4 G)][16][4] bytes, G = 8 / bits;
-//   bits [j bits, (j+1) bits) of byte (b, k, o, i) hold row 16 b + o, column 4 G k + 4 j + i.
+// bits 1, 2, 4, 8: fields of that many bits, [rows / 16][columns / (4 G)][16][4] bytes, G = 8 /
+//   bits; bits [j bits, (j+1) bits) of byte (b, k, o, i) hold row 16 b + o, column 4 G k + 4 j + i.
 // bits 32: floats, [rows / 16][columns][16]; lowest, scale, divisor and zero_point unused.
 // Rows and columns that only fill a block up hold fields that no result depends on.
 struct Matrix {
@@ -118,8 +118,8 @@ struct Ops {
   void (*top_k)(const float* x, int n, int k, float* values, int32_t* indices);
 };
 
-// The table of an instruction set ("portable", "avx2", "avxvnni", "avx512"), or the best one that this machine
-// can run where `name` is null. null: unknown, or this machine cannot run it.
+// The table of an instruction set ("portable", "avx2", "avxvnni", "avx512"), or the best one that
+// this machine can run where `name` is null. null: unknown, or this machine cannot run it.
 extern "C" const Ops* dq_ops(const char* name);
 
 extern "C" {

@@ -1,6 +1,6 @@
 // The kernels for AVX2 without VNNI: `vpmaddubsw` multiplies 32 unsigned fields by 32 signed codes
-// and adds pairs, in 16 bits that saturate. So fields have at most 4 bits here (8-bit fields are two
-// of 4), and the sums move to 32 bits before they can reach 2^15.
+// and adds pairs, in 16 bits that saturate. So fields have at most 4 bits here (8-bit fields are
+// two of 4), and the sums move to 32 bits before they can reach 2^15.
 
 #include <cfloat>
 #include <cmath>

@@ -1,5 +1,5 @@
-// Vectors of 8 lanes in AVX2 with FMA, for the instruction sets that have those; see ops_vector.h for
-// what each function does and how this file is compiled.
+// Vectors of 8 lanes in AVX2 with FMA, for the instruction sets that have those; see ops_vector.h
+// for what each function does and how this file is compiled.
 
 namespace dq {
 namespace DQ_ISA {

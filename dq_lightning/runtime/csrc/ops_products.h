@@ -17,8 +17,8 @@ struct TileShape {
 };
 DQ_INLINE TileShape tile_shape(int rows_left, int blocks_left);
 
-// sums[row][block][16] = sum over columns of field * code, for one tile: rows that begin at `codes`,
-// blocks of `block_bytes` that begin at `fields`.
+// sums[row][block][16] = sum over columns of field * code, for one tile: rows that begin at
+// `codes`, blocks of `block_bytes` that begin at `fields`.
 static void integer_tile(int bits, const uint8_t* fields, int64_t block_bytes, const int8_t* codes,
                          int64_t stride, TileShape shape, int32_t* sums);
 
@@ -51,7 +51,8 @@ DQ_INLINE void integer_products(const Matrix& weight, const Int8Rows& x, int fir
 
 static void accumulate(const Matrix& weight, const Int8Rows& x, int first_block, int last_block,
                        int32_t* out, int64_t out_stride) {
-  integer_products(weight, x, first_block, last_block, [&](int row, int block, const int32_t* sums) {
+  integer_products(weight, x, first_block, last_block, [&](int row, int block,
+                                                           const int32_t* sums) {
     for (int o = 0; o < kBlock && block * kBlock + o < weight.rows; o++)
       out[row * out_stride + block * kBlock + o] = sums[o] + weight.lowest * x.sum[row];
   });
