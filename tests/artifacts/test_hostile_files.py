@@ -114,6 +114,7 @@ def rewritten(file, change=None, change_data=None):
 
 
 WEIGHT = "matrices/model.encoder.layers.0.fc1.weight"
+POSITIONS = "matrices/model.encoder.embed_positions.weight"
 SPEC = ("matrices", WEIGHT.removeprefix("matrices/"))
 LINEAR = ("inputs", "model.encoder.layers.0.fc1")
 
@@ -126,6 +127,7 @@ LINEAR = ("inputs", "model.encoder.layers.0.fc1")
         (lambda t: t.update({f"{WEIGHT}/fields": t[f"{WEIGHT}/fields"].char()}), "no matrix"),
         (lambda t: t.update({f"{WEIGHT}/scale": t[f"{WEIGHT}/scale"].double()}), "float64"),
         (lambda t: t[f"{WEIGHT}/scale"].fill_(torch.inf), "infinite"),
+        (lambda t: t[f"{POSITIONS}/scale"].fill_(0), "divides by 0"),
         (lambda t: t.update({"matrices/no.weight/fields": torch.zeros(1)}), "of no use"),
         (lambda t: t.update({"tensors/spare": torch.zeros(1)}), "stored weights have 'spare'"),
         (lambda t: t.update({"files/a.txt": torch.zeros(1)}), "not made of bytes"),
@@ -175,7 +177,7 @@ def at(*keys):
         (at(*SPEC, "bits", 3), "has 3 bits"),
         (at(*SPEC, "bits", True), "is bool instead of int"),
         (at(*SPEC, "columns", 2**40), "bytes a row"),
-        (at(*SPEC, "columns", 19), "codes behind its last column|has the shape"),
+        (at(*SPEC, "columns", 19), "codes behind its last column"),
         (at(*SPEC, "lowest", 10**6), "lowest code"),
         (at(*SPEC, "group_size", 0), "groups of 0"),
         (at(*SPEC, "group_size", 1), "scales of the shape"),
