@@ -12,9 +12,11 @@ from torch import Tensor
 from dq_lightning.artifacts.artifact import Artifact
 from dq_lightning.artifacts.packed_run import PACKED, pack_run_student
 from dq_lightning.artifacts.results import drops
+from dq_lightning.benchmarks.size import nominal_bytes
 from dq_lightning.choices import cell_columns, plain
 from dq_lightning.composition import Parts
 from dq_lightning.evaluation.evaluate import Evaluation
+from dq_lightning.quantization.recipe import Bits
 from dq_lightning.runtime.loading import Runtime, load
 
 Writer = Callable[[Mapping[str, Tensor]], list[str]]
@@ -22,9 +24,14 @@ Writer = Callable[[Mapping[str, Tensor]], list[str]]
 
 @dataclass(frozen=True)
 class Packed:
-    """What metrics.json says of the packed file, and how to generate with it for the clock."""
+    """What metrics.json says of the packed file, and how to generate with it for the clock.
+
+    teacher_bytes: of the full-precision model that sizes are compared with, in fp32; without a
+    teacher, the student's own.
+    """
 
     results: dict[str, Any]
+    teacher_bytes: int
     write: Writer | None = None
 
     @property
@@ -32,10 +39,11 @@ class Packed:
         """The packed file's line in a comparison of generation times, where it can generate."""
         return {} if self.write is None else {"packed": self.write}
 
-    def sizes(self, teacher_bytes: int) -> dict[str, float]:
+    @property
+    def sizes(self) -> dict[str, float]:
         """Bytes on disk, everything in them, and how many times smaller than the teacher's fp32."""
         size = self.results["bytes"]
-        return {} if size is None else {"stored": size, "stored_ratio": teacher_bytes / size}
+        return {} if size is None else {"stored": size, "stored_ratio": self.teacher_bytes / size}
 
 
 def pack_and_score(
@@ -54,18 +62,24 @@ def pack_and_score(
         ("file", "bytes", "engine", "scores", "drop", "identical", "reason")
     ) | {"positions_bits": cfg.packed.positions_bits}
     path = artifact.run_dir / PACKED
-    scores = {"student": student.scores, "teacher": teacher.scores if teacher else {}}
+    whole = parts.teacher.model if parts.teacher else parts.student
+    teacher_bytes = nominal_bytes(whole, Bits(32, 32, 32), parts.family).published_bytes
+    scores = {
+        "student": student.scores,
+        "teacher": teacher.scores if teacher else {},
+        "bytes": {"teacher": teacher_bytes},
+    }
     try:
         results |= {"bytes": _write(cfg, path, parts, scores), "file": PACKED}
         runtime = load(path, engine="native", threads=torch.get_num_threads())
     except ValueError as error:
         print(f"Packed student: {error}", flush=True)
-        return Packed(results | {"reason": str(error)})
+        return Packed(results | {"reason": str(error)}, teacher_bytes)
     results["engine"] = runtime.engine_name
     write = _writer(runtime, parts)
     if cfg.packed.score and not parts.generator.settings.get("do_sample"):
         results |= _score(parts, student, write)
-    return Packed(results, write)
+    return Packed(results, teacher_bytes, write)
 
 
 def _write(cfg: DictConfig, path: Path, parts: Parts, scores: Mapping[str, Any]) -> int:

@@ -28,7 +28,6 @@ from dq_lightning.evaluation.evaluate import Evaluation, cached_evaluation, eval
 from dq_lightning.evaluation.generation import generate_split
 from dq_lightning.models.teacher import weights_digest
 from dq_lightning.packing import Packed, pack_and_score
-from dq_lightning.quantization.recipe import Bits
 from dq_lightning.reporting.terminal import print_run_table
 from dq_lightning.training.checkpoints import (
     checkpoint_to_resume,
@@ -76,10 +75,11 @@ def run(cfg: DictConfig) -> float | None:
         round_weights(parts.student, dtype)
         student = _evaluate(parts, parts.student, "test")
         print(f"Student on test: {_shown(student)}", flush=True)
+        _save(artifact, parts, dtype, _predictions(parts, student, tested))
         packed = pack_and_score(cfg, artifact, parts, student, tested)
         metrics = _metrics(cfg, parts, trainer.global_step, student, tested, packed)
         metrics |= pseudo_labels
-        _save(artifact, parts, dtype, metrics, _predictions(parts, student, tested))
+        artifact.write_json("metrics.json", metrics)
         log_results(trainer.loggers, metrics, artifact.read_jsonl("predictions.jsonl"), cfg.samples)
         print_run_table(metrics)
         print(f"Run directory: {artifact.run_dir}", flush=True)
@@ -232,7 +232,6 @@ def _metrics(
     models["student"] = parts.student
     counted = parts.student, parts.bits, parts.family, tuple(cfg.quant.exclude)
     nominal = nominal_bytes(*counted)
-    full = nominal_bytes(models.get("teacher", parts.student), Bits(32, 32, 32), parts.family)
     batches = [b for b, _ in zip(parts.data.test_dataloader(), range(2), strict=False)]
     writers: dict[str, Any] = {n: partial(parts.generator, model) for n, model in models.items()}
     scores = teacher.scores if teacher else {}
@@ -244,12 +243,12 @@ def _metrics(
         "student": student.scores,
         "drop": drops(scores, student.scores, parts.metric.higher_is_better),
         "bytes": {
-            "teacher": full.published_bytes,
+            "teacher": packed.teacher_bytes,
             "student_nominal": nominal.published_bytes,
-            "ratio": full.published_bytes / nominal.published_bytes,
+            "ratio": packed.teacher_bytes / nominal.published_bytes,
             "student_reference_rule": nominal.reference_rule_bytes,
             "student_as_evaluated": as_evaluated_bytes(*counted),
-            **packed.sizes(full.published_bytes),
+            **packed.sizes,
         },
         "packed": packed.results,
         "parameters": {name: model.num_parameters() for name, model in models.items()},
@@ -273,18 +272,14 @@ def _predictions(
 
 
 def _save(
-    artifact: Artifact,
-    parts: Parts,
-    dtype: torch.dtype,
-    metrics: dict[str, Any],
-    predictions: list[dict[str, Any]],
+    artifact: Artifact, parts: Parts, dtype: torch.dtype, predictions: list[dict[str, Any]]
 ) -> None:
     artifact.write_jsonl("predictions.jsonl", predictions)
     with artifact.directory("student") as folder:
         parts.student.to(dtype)  # pyright: ignore[reportArgumentType]
         save_student(parts.student, folder)
         parts.tokenizer.save_pretrained(folder)
-    artifact.write_json("metrics.json", metrics)
+    parts.student.to(torch.float32)  # pyright: ignore[reportArgumentType]  # what was tested
 
 
 if __name__ == "__main__":  # a rank that another process of this run started

@@ -1,4 +1,4 @@
-"""Tests run offline, on one thread, and leave nothing behind outside a temporary folder."""
+"""Tests run offline, on one thread, and leave only the built engine outside a temporary folder."""
 
 import itertools
 import os

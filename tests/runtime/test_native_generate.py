@@ -37,6 +37,9 @@ CASES = [
     {"num_beams": 2, "eos_token_ids": tuple(range(20, 40)), "num_return_sequences": 2},
     {"num_beams": 4, "max_length": 2},
 ]  # fmt: skip
+# The score of a text that no living beam could write: fewer were possible than were asked for.
+# What transformers puts into it then, -1 or a forced token, is an accident.
+DEAD = -1e6
 # Weights of 2 bits; no code of an activation can flip.
 EXACT = ["quant.bits=2-2-32"]
 
@@ -76,10 +79,12 @@ def check(model, engine, settings, sources):
     found = engine.generate(sources, settings)
     for place, source in enumerate(sources):
         own = found[place * settings.num_return_sequences :][: settings.num_return_sequences]
-        rows, scores = expected(model, source, settings)
-        assert [text.token_ids for text in own] == rows
-        if settings.num_beams > 1:
-            assert [text.score for text in own] == pytest.approx(scores, rel=1e-4, abs=1e-5)
+        for text, row, score in zip(own, *expected(model, source, settings), strict=True):
+            if settings.num_beams > 1 and score < DEAD:
+                continue
+            assert text.token_ids == row
+            if settings.num_beams > 1:
+                assert text.score == pytest.approx(score, rel=1e-4, abs=1e-5)
 
 
 @pytest.fixture(scope="session")
@@ -107,7 +112,7 @@ def test_settings(exact, name, case):
 some_tokens = st.lists(st.integers(3, 69), max_size=20).map(tuple)
 
 
-@hypothesis_settings(max_examples=12, deadline=None)
+@hypothesis_settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_settings_together(exact, data):
     draw = data.draw
