@@ -153,6 +153,14 @@ def _is_signal(error: BaseException) -> bool:
     return isinstance(error, KeyboardInterrupt)
 
 
+def _program() -> list[str]:
+    """What stands behind `python` on the command line: a script, or -m and a module."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is None:
+        return [Path(sys.argv[0]).name]
+    return ["-m", spec.name.removesuffix(".__main__")]
+
+
 def environment(seed: int | None = None, device: str | None = None) -> dict[str, Any]:
     """What a figure depends on besides its config: versions, commit, machine, seed, command."""
     sha, dirty = _commit(Path(__file__).resolve())
@@ -165,7 +173,7 @@ def environment(seed: int | None = None, device: str | None = None) -> dict[str,
         "cpu_count": os.cpu_count(),
         "seed": seed,
         "device": device,
-        "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join(["python", *_program(), *sys.argv[1:]]),
         "created": _now(),
     }
 

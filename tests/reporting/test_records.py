@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from dq_lightning.reporting.latency_records import latency_table
+from dq_lightning.reporting.parity_records import parity_table
 from dq_lightning.reporting.records import (
     read_recipes,
     read_records,
@@ -16,6 +18,7 @@ from dq_lightning.reporting.records import (
 ROOT = Path(__file__).parents[2]
 TEACHER = ROOT / "dq_lightning/models/pretrained/g2p/training.json"
 G2P = ROOT / "experiments/g2p"
+PARITY = ROOT / "experiments/packed/parity"
 RUNS = [TEACHER, G2P / "default.json", G2P / "g2p_full.json", G2P / "grid"]
 
 
@@ -35,8 +38,43 @@ def test_a_comparison_is_what_its_records_say(name):
     assert table[1].strip() == recipes_table(read_recipes(G2P / name))
 
 
+def test_speed_and_parity_of_the_packed_file_are_what_the_records_say():
+    folder = ROOT / "experiments/packed"
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    made = {
+        "latency": latency_table([folder / "latency"]),
+        "parity": parity_table(read_records([folder / "parity"])),
+    }
+    for name, expected in made.items():
+        table = re.search(rf"<!-- {name}:start -->\n(.*?)<!-- {name}:end -->", text, re.DOTALL)
+        assert table is not None
+        assert table[1].strip() == expected
+
+
+def test_the_packed_file_is_the_student_within_the_bars():
+    for record in read_records([ROOT / "experiments/packed/parity"]):
+        packed = record["metrics"]["packed"]
+        assert abs(packed["drop"]["wer"]) <= (0.1 if packed["positions_bits"] == 32 else 0.2)
+        assert packed["identical"] >= (0.995 if packed["positions_bits"] == 32 else 0.99)
+
+
+def test_a_latency_table_has_a_row_a_cell(tmp_path):
+    cell = {"batch": 1, "beams": 4, "tokens": 60, "threads": 2, "speedup": {"hf": 20.0}}
+    cell["contenders"] = {"dq_lightning": {"tokens_per_second": 1234.5}}
+    later = {**cell, "beams": 1, "threads": 1}
+    names = {"dq_lightning": {}, "hf": {}, "ctranslate2": {}}
+    record = {"settings": {"bits": "2-2-8", "layers": "6-1"}, "contenders": names}
+    (tmp_path / "a.json").write_text(json.dumps({**record, "cells": [cell, later]}))
+    rows = [line.split("|")[1:-1] for line in latency_table([tmp_path]).splitlines()]
+    assert [[field.strip() for field in row] for row in (rows[0], *rows[2:])] == [
+        ["student", "cell", "tokens/s", "times hf", "times ctranslate2"],
+        ["2-2-8 6-1", "batch 1, greedy, 60 tokens, 1 thread", "1,234", "20.0x", "-"],
+        ["2-2-8 6-1", "batch 1, beam 4, 60 tokens, 2 threads", "1,234", "20.0x", "-"],
+    ]
+
+
 def test_records_name_no_path_of_the_machine_they_were_made_on():
-    for file in [TEACHER, *G2P.rglob("*.json")]:
+    for file in [TEACHER, *G2P.rglob("*.json"), *PARITY.glob("*.json")]:
         text = file.read_text(encoding="utf-8")
         assert not re.search(r'"(/[a-z]+)+', text), file
         record = json.loads(text)
