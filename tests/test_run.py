@@ -80,9 +80,11 @@ class Place:
 def place(
     tiny_task: TinyTask, train: Callable[..., int], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Place]:
-    place = Place(tmp_path_factory.mktemp("place"), tiny_task, train)
-    with mock.patch.dict(sys.modules, {__name__: sys.modules[__name__]}):  # Hydra imports Stop
-        yield place
+    # Hydra imports Stop by this name, which pytest takes away between the modules. Not patch.dict:
+    # that would also take away what was imported meanwhile.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, __name__, sys.modules[__name__])
+        yield Place(tmp_path_factory.mktemp("place"), tiny_task, train)
 
 
 @contextlib.contextmanager
