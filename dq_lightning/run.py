@@ -53,11 +53,12 @@ def run(cfg: DictConfig) -> float | None:
     artifact = Artifact(cfg.paths.output_dir)
     if trains_on_several(cfg) and not is_first_rank():
         return _train_along(cfg, artifact)
-    with artifact.running(cell=_cell(cfg)), wandb_finished(), exits_on_sigterm():
+    cell = _cell(cfg)
+    with artifact.checking(cell), exits_on_sigterm():
         quiet_libraries()
         check_config(cfg)
-        # before the next line, which replaces the config of the folder that this compares with
         resume = _resume_from(cfg, artifact)
+    with artifact.running(cell), wandb_finished(), exits_on_sigterm():
         artifact.write_text("config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         pl.seed_everything(cfg.seed, workers=True, verbose=False)
         parts = build_parts(cfg)

@@ -106,25 +106,38 @@ class Artifact:
         carries the folder as ``error.run_dir``. ``cell`` names the run in a sweep's report.
         """
         began = time.monotonic()
-        status = {
-            "status": "running",
-            "started": _now(),
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "cell": dict(cell or {}),
-        }
+        status = _beginning(cell)
         self.write_json("status.json", status)
         try:
             yield
             self.write_json("status.json", status | _ending(began) | {"status": "finished"})
         except BaseException as error:
-            with contextlib.suppress(AttributeError):
-                error.run_dir = self.run_dir  # type: ignore[attr-defined]
-            try:
-                self.write_json("status.json", status | _ending(began) | failure(error))
-            except OSError as unwritten:  # the run's own error matters more than a full disk
-                log.warning("Could not write status.json in %s: %s", self.run_dir, unwritten)
+            self._record(error, status, began)
             raise
+
+    @contextlib.contextmanager
+    def checking(self, cell: Mapping[str, Any] | None = None) -> Generator[None, None, None]:
+        """For what comes before a run touches its folder: an error is recorded as in `running`,
+        but a finished run that lies there stays finished.
+        """
+        began = time.monotonic()
+        try:
+            yield
+        except BaseException as error:
+            finished = self.read_object("status.json").get("status") == "finished"
+            self._record(error, None if finished else _beginning(cell), began)
+            raise
+
+    def _record(self, error: BaseException, status: dict[str, Any] | None, began: float) -> None:
+        """Let the error carry the folder, and status.json say how the run ended; None: nothing."""
+        with contextlib.suppress(AttributeError):
+            error.run_dir = self.run_dir  # type: ignore[attr-defined]
+        if status is None:
+            return
+        try:
+            self.write_json("status.json", status | _ending(began) | failure(error))
+        except OSError as unwritten:  # the run's own error matters more than a full disk
+            log.warning("Could not write status.json in %s: %s", self.run_dir, unwritten)
 
 
 def failure(error: BaseException) -> dict[str, str]:
@@ -204,6 +217,16 @@ def _commit(source: Path) -> tuple[str | None, bool | None]:
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "-uno"))
     except (OSError, subprocess.SubprocessError):
         return None, None
+
+
+def _beginning(cell: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {
+        "status": "running",
+        "started": _now(),
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "cell": dict(cell or {}),
+    }
 
 
 def _ending(began: float) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from dq_lightning.reporting.curves import MAX_POINTS, curves
 from dq_lightning.reporting.pareto import best_row, lower_is_better
 from dq_lightning.reporting.predictions import predictions
 from dq_lightning.reporting.published_points import published_points
+from dq_lightning.reporting.run_folders import is_gone
 from dq_lightning.reporting.tables import commands_of, facts, labels, teachers
 
 Flat = dict[str, Any]
@@ -34,6 +35,8 @@ def dashboard_data(rows: Sequence[Row], name: str, manifest: Mapping[str, Any]) 
     names = metric_names(rows)
     command = manifest.get("command")
     state = manifest.get("status")
+    if state == "running" and is_gone(manifest):
+        state = "interrupted"
     settings = _settings(rows, varied)
     return {
         "name": name,

@@ -48,13 +48,13 @@ def run_state(folder: RunFolder) -> tuple[Content, str, str | None]:
     if folder.entry and not (folder.path / "status.json").exists():
         return {}, "queued", None
     state = status.get("status", "unreadable")
-    if state == "running" and _is_gone(status):
+    if state == "running" and is_gone(status):
         return status, "interrupted", "its process is gone; the same command goes on with it"
     return status, state, status.get("error") or error
 
 
-def _is_gone(status: Content) -> bool:
-    """Whether the run's process lived on this machine and lives no more."""
+def is_gone(status: Content) -> bool:
+    """Whether the process of a run, or of a sweep, lived on this machine and lives no more."""
     pid = status.get("pid")
     # On Windows os.kill would end the process that it should only ask for.
     if not isinstance(pid, int) or status.get("host") != socket.gethostname() or os.name == "nt":

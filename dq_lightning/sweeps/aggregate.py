@@ -80,9 +80,10 @@ class SweepReport(Callback):
         if self.sweep_dir is None or not self.sweep_dir.is_dir():
             return
         try:
-            Manifest(self.sweep_dir).end(_outcome(collect(self.sweep_dir)))
+            planned = collect(self.sweep_dir)
+            Manifest(self.sweep_dir).end(_outcome(planned))
             rows = write_report(self.sweep_dir, figures=True)
-            if rows:  # none where the sweep ended before its first job, at a misspelt key say
+            if planned:  # none where the sweep ended before its first job, at a misspelt key say
                 print_sweep_table(rows)
                 print(f"Report: {self.sweep_dir / 'report.md'}")
                 print(f"Dashboard: {self.sweep_dir / 'dashboard.html'}", flush=True)

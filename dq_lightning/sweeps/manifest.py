@@ -1,6 +1,7 @@
 """sweep.json: which cells a sweep has, where each one lies, and how the sweep ended."""
 
 import os
+import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -33,15 +34,21 @@ class Manifest:
         self.sweep_dir = sweep_dir
 
     def begin(self, command: str) -> None:
-        """Start over with no cells: those of an earlier sweep in this folder are added again."""
+        """Start over with no cells: those of an earlier sweep in this folder are added again.
+
+        Until the first one is, the file keeps what that sweep said, for a command that is refused.
+        """
         content = {"name": self.sweep_dir.name, "created": _now(), "command": command}
+        owner = {"status": "running", "pid": os.getpid(), "host": socket.gethostname()}
         with self._alone():
-            self.artifact.write_json(FILE, content | {"status": "running", "cells": []})
+            before = self._read() if (self.sweep_dir / FILE).exists() else None
+            earlier = {"before": before.get("before", before)} if before else {}
+            self.artifact.write_json(FILE, content | owner | {"cells": []} | earlier)
 
     def add(self, cells: Iterable[Cell]) -> None:
         """Append the cells that are not there yet."""
         with self._alone():
-            content = self._read()
+            content = {key: value for key, value in self._read().items() if key != "before"}
             known = {entry["id"] for entry in content["cells"]}
             for cell in cells:
                 if cell.id not in known:
@@ -50,9 +57,14 @@ class Manifest:
             self.artifact.write_json(FILE, content)
 
     def end(self, status: str) -> None:
-        """Say how the sweep ended: finished, failed or interrupted."""
+        """Say how the sweep ended: finished, failed or interrupted.
+
+        One that planned no cell leaves the word to the sweep before it.
+        """
         with self._alone():
-            self.artifact.write_json(FILE, {**self._read(), "status": status, "ended": _now()})
+            content = self._read()
+            ended = {**content, "status": status, "ended": _now()}
+            self.artifact.write_json(FILE, content.get("before") or ended)
 
     def _entry(self, cell: Cell) -> dict[str, Any]:
         where = Path(os.path.relpath(cell.folder, self.sweep_dir)).as_posix()

@@ -199,6 +199,21 @@ def test_anything_raised_is_recorded_and_raised_again(
     assert "test_artifact.py" in status["traceback"]
 
 
+def test_a_refused_run_leaves_the_finished_run_of_its_folder_as_it_was(artifact: Artifact) -> None:
+    with pytest.raises(ValueError, match="bits"), artifact.checking({"name": "9-9-8 6-3"}):
+        raise ValueError("bits")
+    status = artifact.read_json("status.json")
+    assert (status["status"], status["error"]) == ("failed", "ValueError: bits")
+    assert status["cell"] == {"name": "9-9-8 6-3"}
+    with artifact.running():
+        pass
+    finished = artifact.read_text("status.json")
+    with pytest.raises(ValueError, match="bits") as caught, artifact.checking():
+        raise ValueError("bits")
+    assert artifact.read_text("status.json") == finished
+    assert caught.value.run_dir == artifact.run_dir  # type: ignore[attr-defined]
+
+
 def test_lightnings_exit_after_control_c_says_so(artifact: Artifact) -> None:
     with pytest.raises(SystemExit), artifact.running():
         try:

@@ -2,7 +2,11 @@
 
 import json
 import math
+import os
 import re
+import socket
+import subprocess
+import sys
 import time
 from html.parser import HTMLParser
 from pathlib import Path
@@ -114,6 +118,17 @@ def test_one_cell_without_a_packed_file_leaves_the_numbers_that_all_have(make_sw
 
 def test_a_finished_sweep_is_not_live(make_sweep) -> None:
     assert not data_of(make_sweep([(2, "1", "finished"), (4, "1", "interrupted")]))["live"]
+
+
+def test_a_killed_sweep_is_not_live(make_sweep) -> None:
+    rows = collect(make_sweep([(2, "1", "finished"), (4, "1", "queued")]))
+    owner = {"status": "running", "host": socket.gethostname()}
+    killed = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
+                            capture_output=True, check=True)  # fmt: skip
+    data = dashboard_data(rows, "name", owner | {"pid": int(killed.stdout)})
+    assert (data["status"], data["live"]) == ("interrupted", False)
+    data = dashboard_data(rows, "name", owner | {"pid": os.getpid()})
+    assert (data["status"], data["live"]) == ("running", True)
 
 
 def test_only_keys_that_differ_are_compared(make_sweep) -> None:

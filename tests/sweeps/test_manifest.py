@@ -45,6 +45,24 @@ def test_a_sweep_that_begins_again_forgets_the_cells_of_before(tmp_path: Path) -
     assert content(tmp_path)["status"] == "running"
 
 
+def test_a_sweep_that_plans_no_cell_leaves_the_one_before_it(tmp_path: Path) -> None:
+    manifest = Manifest(tmp_path)
+    manifest.begin("one")
+    manifest.add([cell(tmp_path, "8")])
+    manifest.end("finished")
+    before = content(tmp_path)
+    manifest.begin("refused")
+    manifest.begin("killed, and refused again")
+    manifest.end("failed")
+    assert content(tmp_path) == before
+    manifest.begin("two")
+    manifest.add([cell(tmp_path, "2")])
+    manifest.end("finished")
+    assert content(tmp_path)["command"] == "two"
+    assert [entry["name"] for entry in content(tmp_path)["cells"]] == ["2"]  # type: ignore[attr-defined]
+    assert "before" not in content(tmp_path)
+
+
 def test_jobs_side_by_side_lose_no_cell(tmp_path: Path) -> None:
     Manifest(tmp_path).begin("many")
     with ThreadPoolExecutor(8) as threads:
