@@ -5,6 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from dq_lightning.choices import writes_targets
 from dq_lightning.data.pseudo_labels import TARGETS
 
 _NUMBERS_FROM_0 = tuple(
@@ -116,7 +117,7 @@ def _check_groups(cfg: DictConfig) -> None:
             "teacher=none and student=scratch belong together (a model trained from labels alone); "
             "write teacher=none student=scratch quant=none distill=labels_only, or neither."
         )
-    if cfg.pseudo_label and cfg.teacher.path is None:
+    if writes_targets(cfg) and cfg.teacher.path is None:
         raise ValueError(
             "pseudo_label=teacher needs a teacher that writes the targets, and teacher=none has "
             "none; write pseudo_label=none."

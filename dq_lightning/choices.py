@@ -68,6 +68,11 @@ def chosen_narrowing(student: DictConfig) -> Narrowing:
     return Narrowing(student.get("num_heads"), student.get("width"), student.get("feed_forward"))
 
 
+def writes_targets(cfg: DictConfig) -> bool:
+    """Whether the teacher writes the training targets (sequence-level distillation)."""
+    return bool(cfg.pseudo_label) and bool(cfg.pseudo_label.enabled)
+
+
 def build_recipe(quant: DictConfig) -> QuantizationRecipe:
     """The quantizer of each site at its own bits, or at those of quant.bits."""
     bits = parse_bits(quant.bits)

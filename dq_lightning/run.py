@@ -20,7 +20,7 @@ from dq_lightning.artifacts.student_folder import save_student
 from dq_lightning.benchmarks.generation_time import generation_seconds
 from dq_lightning.benchmarks.size import as_evaluated_bytes, nominal_bytes
 from dq_lightning.checks import check_config
-from dq_lightning.choices import build, cell_columns, plain
+from dq_lightning.choices import build, cell_columns, plain, writes_targets
 from dq_lightning.composition import Parts, build_parts
 from dq_lightning.data.pseudo_labels import distinct
 from dq_lightning.devices import other_ranks, trains_on_several
@@ -155,7 +155,7 @@ def _written_by(model: PreTrainedModel, *rows: Any) -> list[Any]:
 def _pseudo_label(cfg: DictConfig, parts: Parts) -> dict[str, Any]:
     """Let the teacher write the training targets if so configured; what metrics.json says of it."""
     node = cfg.pseudo_label
-    if not node:
+    if not writes_targets(cfg):
         return {}
     assert parts.teacher is not None, "check_config lets no other run through"
     model, rows = parts.teacher.model, distinct(parts.data.split("train"))

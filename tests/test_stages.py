@@ -227,7 +227,7 @@ def test_pseudo_labels_go_on_where_they_stopped(
     assert found["run"]["train_rows"] == 64
     for row in ended.read_jsonl("predictions.jsonl"):  # tested on the true labels
         assert row["references"] == [place.task.said(row["source"])]
-    status = place.run("pseudo-plain").read_json("metrics.json")
+    status = place.run("pseudo-plain", "pseudo_label=none").read_json("metrics.json")
     assert "pseudo_labels" not in status
 
 
@@ -242,7 +242,7 @@ def test_empty_texts_fall_back_to_labels(place: Place) -> None:
         empty = place.run("pseudo-empty", *PSEUDO, "pseudo_label.targets=add", cache)
     found = empty.read_json("metrics.json")["pseudo_labels"]
     assert found == {"targets": "add", "sources": 64, "empty": 64}
-    plain = place.run("pseudo-none")
+    plain = place.run("pseudo-none", "pseudo_label=none")
     torch.testing.assert_close(weights(empty), weights(plain), rtol=0, atol=0)
 
 

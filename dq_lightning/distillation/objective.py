@@ -22,13 +22,22 @@ class ObjectiveOutput:
 class Objective(nn.Module):
     """total = sum over names of weights[name] * losses[name](student, teacher, batch).
 
-    A loss of weight 0 is dropped: it is not computed and requires nothing. Raises ValueError when
-    losses and weights differ in their names, or a weight is not a finite number >= 0.
+    A loss of weight 0 is dropped: it is not computed and requires nothing. fade: of some names, the
+    fraction of all steps in which the weight falls in a straight line to 0 (None: it does not).
+    What has faded is computed still, so that its curve goes on. Raises ValueError when losses and
+    weights differ in their names, a weight is not a finite number >= 0, or a fraction is not in
+    (0, 1].
     """
 
-    def __init__(self, losses: Mapping[str, Loss], weights: Mapping[str, float]) -> None:
+    def __init__(
+        self,
+        losses: Mapping[str, Loss],
+        weights: Mapping[str, float],
+        fade: Mapping[str, float | None] | None = None,
+    ) -> None:
         super().__init__()
         _check_names(losses, weights)
+        self.fade = {name: _checked_fade(name, end, losses) for name, end in (fade or {}).items()}
         self.weights = {name: _checked_weight(name, weights[name]) for name in losses}
         self.weights = {name: weight for name, weight in self.weights.items() if weight > 0.0}
         if not self.weights:
@@ -48,7 +57,16 @@ class Objective(nn.Module):
         for loss in self._kept:
             loss.bind(student, teacher)
 
-    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> ObjectiveOutput:
+    def weight_at(self, name: str, progress: float) -> float:
+        """The weight of a loss after this fraction of all steps."""
+        end = self.fade.get(name)
+        left = 1.0 if end is None else max(0.0, 1.0 - progress / end)
+        return self.weights[name] * left
+
+    def forward(
+        self, student: Outputs, teacher: Outputs | None, batch: Batch, progress: float = 0.0
+    ) -> ObjectiveOutput:
+        """progress: fraction of all steps done, which fading weights follow."""
         if teacher is None and self.needs_teacher:
             raise ValueError(
                 f"the losses {', '.join(self._teacher_terms)} need a teacher and there is none: "
@@ -57,7 +75,8 @@ class Objective(nn.Module):
         terms: dict[str, Tensor] = {
             name: loss(student, teacher, batch) for name, loss in self.losses.items()
         }
-        total = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
+        weighted = [self.weight_at(name, progress) * term for name, term in terms.items()]
+        total = torch.stack(weighted).sum()
         return ObjectiveOutput(total, {name: term.detach() for name, term in terms.items()})
 
 
@@ -71,6 +90,20 @@ def _check_names(losses: Mapping[str, Loss], weights: Mapping[str, float]) -> No
             f"weights without a loss: {without_loss or 'none'}; add with "
             "+distill.weights.<name>=1 or +loss@distill.losses.<name>=<loss>, remove with ~"
         )
+
+
+def _checked_fade(name: str, end: object, losses: Mapping[str, Loss]) -> float | None:
+    if name not in losses:
+        raise ValueError(
+            f"distill.fade.{name} belongs to no loss: there are {', '.join(losses)}; remove it "
+            f"with ~distill.fade.{name}"
+        )
+    if end is None or (type(end) in (int, float) and 0.0 < end <= 1.0):  # pyright: ignore
+        return None if end is None else float(end)  # pyright: ignore
+    raise ValueError(
+        f"distill.fade.{name}={end} must be a fraction of all steps above 0 and at most 1, such as "
+        "0.7; null keeps the weight as it is"
+    )
 
 
 def _checked_weight(name: str, weight: object) -> float:

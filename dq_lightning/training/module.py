@@ -60,7 +60,8 @@ class DistillationModule(pl.LightningModule):
         wanted = self.teacher if self.objective.needs_teacher else None
         teacher = wanted(inputs, requires) if wanted else None
         student = record(self.student, inputs, requires)
-        result = self.objective(student, teacher, {**batch, **inputs})
+        progress = self.trainer.global_step / self.trainer.max_steps
+        result = self.objective(student, teacher, {**batch, **inputs}, progress)
         parts = {f"train/{name}": value for name, value in result.parts.items()}
         self.log_dict({"train/loss": result.total.detach(), **parts}, prog_bar=True)
         self.log_dict(learning_rates(self.trainer.optimizers[0].param_groups))

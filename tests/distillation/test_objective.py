@@ -45,6 +45,39 @@ def test_zero_weight_is_neither_computed_nor_required(make_sample: Callable) -> 
     assert list(objective(sample.student, None, sample.batch).parts) == ["task"]
 
 
+def test_a_weight_fades_in_a_straight_line(make_sample: Callable) -> None:
+    sample = make_sample()
+    inputs = sample.student, sample.teacher, sample.batch
+    weights = {"task": 2.0, "logits": 0.5, "attention": 3.0}
+    plain = Objective(losses(), weights)
+    fading = Objective(losses(), weights, {"attention": 0.8, "logits": None})
+    for progress, left in [(0.0, 3.0), (0.2, 2.25), (0.4, 1.5), (0.8, 0.0), (1.0, 0.0)]:
+        output = fading(*inputs, progress)
+        parts = plain(*inputs).parts
+        assert output.parts == parts  # as computed, also once it has faded
+        expected = 2.0 * parts["task"] + 0.5 * parts["logits"] + left * parts["attention"]
+        torch.testing.assert_close(output.total, expected)
+    assert fading.requires == plain.requires
+    output.total.backward()  # what has faded leaves a gradient of 0, which DDP waits for
+    assert all(not a.grad.any() for a in sample.student.encoder_attentions)
+
+
+@pytest.mark.parametrize(
+    ("fade", "message"),
+    [
+        ({"hiden": 0.5}, r"distill.fade.hiden belongs to no loss.*~distill.fade.hiden"),
+        ({"task": 0.0}, r"distill.fade.task=0.0 must be a fraction.*such as 0.7"),
+        ({"task": 1.5}, r"distill.fade.task=1.5 must be a fraction"),
+        ({"task": float("nan")}, r"distill.fade.task=nan must be a fraction"),
+        ({"task": True}, r"distill.fade.task=True must be a fraction"),
+        ({"task": "late"}, r"distill.fade.task=late must be a fraction"),
+    ],
+)
+def test_bad_fades_raise_one_sentence(fade: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Objective(losses(), {"task": 1.0, "logits": 1.0, "attention": 1.0}, fade)
+
+
 def test_requirements_are_united() -> None:
     terms = {"a": AttentionMSELoss(), "h": HiddenStateMSELoss(), "t": CrossEntropyLoss()}
     objective = Objective(terms, {"a": 1.0, "h": 1.0, "t": 1.0})
@@ -109,5 +142,6 @@ def test_a_loss_is_added_swapped_and_removed_from_the_command_line(
     assert isinstance(added.losses["extra"], LogitsMSELoss) and added.weights["extra"] == 0.5
     swapped = instantiate(compose_distill("loss@distill.losses.logits=logits_mse"))
     assert isinstance(swapped.losses["logits"], LogitsMSELoss)
-    removed = instantiate(compose_distill("~loss@distill.losses.hidden", "~distill.weights.hidden"))
+    gone = [f"~{key}.hidden" for key in ("loss@distill.losses", "distill.weights", "distill.fade")]
+    removed = instantiate(compose_distill(*gone))
     assert list(removed.weights) == ["task", "logits"]
