@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from dq_lightning.artifacts.atomic import strict_json, write_file
 
@@ -29,7 +29,10 @@ def texts_in_shards(
     folder = cache / key[:24]
     folder.mkdir(parents=True, exist_ok=True)
     texts: list[str] = []
-    with FileLock(folder / "lock"):
+    lock = FileLock(folder / "lock")
+    if _is_held(lock):
+        print("Another run writes the teacher's targets: waiting for it", flush=True)
+    with lock:
         began, made = time.monotonic(), 0
         for start in range(0, count, size):
             stop = min(start + size, count)
@@ -44,6 +47,14 @@ def texts_in_shards(
                 print(f"Teacher's targets: {stop:,} of {count:,}  left {_clock(left)}", flush=True)
             texts += shard
     return texts
+
+
+def _is_held(lock: FileLock) -> bool:
+    try:
+        with lock.acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def _clock(seconds: float) -> str:

@@ -5,8 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from filelock import FileLock
 
 from dq_lightning.artifacts.shards import texts_in_shards
 
@@ -51,6 +53,20 @@ def test_every_text_in_order_and_only_once(tmp_path, write, asked, capsys):
     assert "Teacher's targets: 9 of 9  left 0:00" in capsys.readouterr().out
     assert texts_in_shards(tmp_path, IDENTITY, 9, 2, write) == EXPECTED
     assert len(asked) == 5
+
+
+def test_who_comes_second_says_that_it_waits(tmp_path, write, asked, capsys):
+    texts_in_shards(tmp_path, IDENTITY, 9, 2, write)
+    (folder,) = tmp_path.iterdir()
+    assert "waiting" not in capsys.readouterr().out
+    first, said = FileLock(folder / "lock"), ""
+    with ThreadPoolExecutor(1) as threads:
+        with first:
+            second = threads.submit(texts_in_shards, tmp_path, IDENTITY, 9, 2, write)
+            while "waiting" not in said and not second.done():
+                said += capsys.readouterr().out
+        assert second.result() == EXPECTED
+    assert said == "Another run writes the teacher's targets: waiting for it\n"
 
 
 @pytest.mark.parametrize("moment", ["writing", "saving"])
