@@ -148,7 +148,8 @@ def _evaluate_teacher(cfg: DictConfig, parts: Parts, split: str) -> Evaluation |
 
 def _written_by(model: PreTrainedModel, *rows: Any) -> list[Any]:
     """What decides a model's texts for some rows, generation settings aside."""
-    config = model.config.to_dict() | {"transformers_version": None}
+    neither = {"transformers_version": None, "_name_or_path": None}  # nor where its folder lies
+    config = model.config.to_dict() | neither
     return [weights_digest(model), plain(OmegaConf.create(config)), *rows]
 
 

@@ -18,12 +18,14 @@ def texts_in_shards(
     count: int,
     size: int,
     write: Callable[[int, int], list[str]],
+    seconds: float = 10.0,
 ) -> list[str]:
     """`count` texts, `size` a file below `cache`; write(start, stop) makes those of one file.
 
     identity: JSON values that decide the texts. Files that are there are not made again, so a
     killed process loses one shard at most; each appears whole or not at all, and one that cannot be
-    read whole is made anew. Processes side by side wait for the one that writes.
+    read whole is made anew. Processes side by side wait for the one that writes. seconds: from one
+    line that says how far it is to the next.
     """
     key = hashlib.sha256(json.dumps([*identity, count, size], sort_keys=True).encode()).hexdigest()
     folder = cache / key[:24]
@@ -33,7 +35,8 @@ def texts_in_shards(
     if _is_held(lock):
         print("Another run writes the teacher's targets: waiting for it", flush=True)
     with lock:
-        began, made = time.monotonic(), 0
+        began = said = time.monotonic()
+        made = 0
         for start in range(0, count, size):
             stop = min(start + size, count)
             file = folder / f"{start // size:06d}.json"
@@ -43,8 +46,10 @@ def texts_in_shards(
                 assert len(shard) == stop - start
                 write_file(file, [strict_json(shard)])
                 made += len(shard)
-                left = (time.monotonic() - began) / made * (count - stop)
-                print(f"Teacher's targets: {stop:,} of {count:,}  left {_clock(left)}", flush=True)
+                now = time.monotonic()
+                if stop == count or now - said >= seconds:
+                    said, left = now, _clock((now - began) / made * (count - stop))
+                    print(f"Teacher's targets: {stop:,} of {count:,}  left {left}", flush=True)
             texts += shard
     return texts
 

@@ -69,6 +69,14 @@ def test_who_comes_second_says_that_it_waits(tmp_path, write, asked, capsys):
     assert said == "Another run writes the teacher's targets: waiting for it\n"
 
 
+@pytest.mark.parametrize(("seconds", "lines"), [(0.0, 5), (3600.0, 1)])
+def test_how_far_it_is_is_said_now_and_then_and_at_the_end(tmp_path, write, capsys, seconds, lines):
+    texts_in_shards(tmp_path, IDENTITY, 9, 2, write, seconds)
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == lines
+    assert said[-1] == "Teacher's targets: 9 of 9  left 0:00"
+
+
 @pytest.mark.parametrize("moment", ["writing", "saving"])
 def test_a_killed_process_keeps_its_finished_shards(tmp_path, write, asked, moment):
     """Killed with SIGKILL while it makes the third shard, or before that file has its name."""
