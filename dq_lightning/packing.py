@@ -62,6 +62,7 @@ def pack_and_score(
         ("file", "bytes", "engine", "scores", "drop", "identical", "reason")
     ) | {"positions_bits": cfg.packed.positions_bits}
     path = artifact.run_dir / PACKED
+    path.unlink(missing_ok=True)  # of an earlier run here: this student may have no packed file
     whole = parts.teacher.model if parts.teacher else parts.student
     teacher_bytes = nominal_bytes(whole, Bits(32, 32, 32), parts.family).published_bytes
     scores = {

@@ -15,19 +15,27 @@ from typing import Any
 def write_file(target: Path, chunks: Iterable[str | bytes]) -> Path:
     """Writes bytes or UTF-8 text to a temporary sibling, syncs it and renames it over ``target``.
 
-    If ``chunks`` raises or the disk is full, ``target`` stays as it was and the temporary goes.
+    If ``chunks`` raises or the disk is full, ``target`` stays as it was and the temporary goes. A
+    link stays one: the file that it names is replaced. Into a pipe or a device such as /dev/null
+    the chunks are written as they come.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(target)
+    content = (c.encode("utf-8") if isinstance(c, str) else c for c in chunks)
+    if target.is_fifo() or target.is_char_device():
+        with target.open("wb") as stream:
+            stream.writelines(content)
+        return target
+    file = target.resolve()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(file)
     try:
         with temporary.open("xb") as stream:
-            stream.writelines(c.encode("utf-8") if isinstance(c, str) else c for c in chunks)
+            stream.writelines(content)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, target)
+        os.replace(temporary, file)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync(target.parent)
+    _sync(file.parent)
     return target
 
 

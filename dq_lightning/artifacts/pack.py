@@ -34,8 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--positions",
         type=int,
         choices=(8, 32),
-        default=8,
-        help="bits of learned position embeddings",
+        help="bits of learned position embeddings (default: as the run packed them)",
     )
     given = parser.parse_args(arguments)
     disable_progress_bar()
@@ -45,7 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise ValueError(f"--output {path} is a folder; give a file in it.")
         run = _finished(given.run_dir)
         metrics = run.read_json("metrics.json")
-        packed, size = _pack(run, path, metrics, given.positions)
+        ran = metrics.get("packed") or {}
+        positions = given.positions or ran.get("positions_bits") or 8
+        if given.output is None and ran.get("file") and positions != ran["positions_bits"]:
+            raise ValueError(
+                f"metrics.json of {given.run_dir} describes its {PACKED} with positions of "
+                f"{ran['positions_bits']} bits; give another file for these, --output <file>."
+            )
+        packed, size = _pack(run, path, metrics, positions)
         print_packed(packed, size, (metrics.get("bytes") or {}).get("teacher"))
         print(f"Packed student: {path}")
 

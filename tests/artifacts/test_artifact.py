@@ -68,6 +68,20 @@ def test_jsonl_keeps_separators_inside_values(artifact: Artifact) -> None:
     assert artifact.read_jsonl("predictions.jsonl") == rows
 
 
+def test_a_link_stays_and_a_device_is_written_into(artifact: Artifact, tmp_path: Path) -> None:
+    artifact.write_text("real.txt", "old")
+    link = tmp_path / "link.txt"
+    link.symlink_to(artifact.run_dir / "real.txt")
+    atomic.write_file(link, ["new"])
+    assert link.is_symlink() and artifact.read_text("real.txt") == "new"
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE, text=True)
+    atomic.write_file(pipe, ["through ", "it"])
+    assert reader.communicate()[0] == "through it"
+    assert pipe.is_fifo()
+
+
 def test_rows_that_raise_leave_nothing(artifact: Artifact) -> None:
     def rows() -> Iterator[int]:
         yield 1

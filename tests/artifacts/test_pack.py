@@ -101,6 +101,19 @@ def test_the_file_says_all_that_its_user_needs(made, tmp_path, capsys):
         assert str(artifact.run_dir.parent) not in text
 
 
+def test_positions_are_those_of_the_run_and_its_file_stays_what_its_metrics_say(tmp_path, capsys):
+    artifact, *_ = make_run(tmp_path)
+    ran = {"file": "model.dq", "positions_bits": 32}
+    artifact.write_json("metrics.json", {**METRICS, "packed": ran})
+    main([str(artifact.run_dir)])
+    file = artifact.run_dir / "model.dq"
+    as_it_ran = file.read_bytes()
+    left([artifact.run_dir, "--positions", "8"], "positions of 32 bits; give another", capsys)
+    assert file.read_bytes() == as_it_ran
+    main([str(artifact.run_dir), "--positions", "8", "--output", str(tmp_path / "small.dq")])
+    assert (tmp_path / "small.dq").stat().st_size < len(as_it_ran)
+
+
 def left(arguments, sentence, capsys):
     with pytest.raises(SystemExit) as leaving:
         main([str(argument) for argument in arguments])
