@@ -61,3 +61,13 @@ def test_what_is_not_scored_is_timed(metrics: Any, words: str) -> None:
     assert found["packed"]["scores"] is None
     assert found["packed"]["engine"] == "native"
     assert found["generation_seconds"]["packed"] > 0
+
+
+def test_a_student_that_no_file_can_hold_leaves_none_of_an_earlier_run(
+    metrics: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/model.dq").write_bytes(b"an earlier run's")
+    found = metrics("quantizer@quant.weight.quantizer=linear_zero_drop", "quant.bits=8")
+    assert found["packed"]["file"] is None and "8 bits" in found["packed"]["reason"]
+    assert not (tmp_path / "run/model.dq").exists()
