@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -58,6 +60,21 @@ def test_a_text_that_is_too_long_loses_its_end(runtime):
     assert [len(source.token_ids) for source in sources] == [6, 4, 6]
     assert sources[0].token_ids[:5] == sources[2].token_ids[:5]
     assert {source.token_ids[-1] for source in sources} == {2}  # the end mark stays
+
+
+def test_threads_share_a_tokenizer(packed_texts, monkeypatch):
+    texts = load(packed_texts, engine="torch").texts
+    change = texts.tokenizer.set_truncation_and_padding
+
+    def slow_change(*given, **options):
+        change(*given, **options)
+        time.sleep(0.005)  # another thread's turn, just where it would do harm
+
+    monkeypatch.setattr(texts.tokenizer, "set_truncation_and_padding", slow_change)
+    given = ["c", "cdef" * 9]
+    expected = texts.encode(given)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(texts.encode, [given] * 12)) == [expected] * 12
 
 
 def test_neighbours_change_nothing(runtime):
