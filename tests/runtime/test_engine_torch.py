@@ -1,6 +1,8 @@
 """The torch engine computes what the fake-quantized student computes, to the last bit."""
 
 import contextlib
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -112,6 +114,27 @@ def test_matrices_are_unpacked_for_one_call_or_for_each_product(student, packed,
     monkeypatch.setattr(engine_torch, "unpacked_once", contextlib.nullcontext)  # as on a GPU
     check(model, engine, sources)
     assert not seen[-1]
+
+
+def test_threads_draw_what_one_draws(student, packed, sources):
+    small = packed(student("bart"))
+    engines = [TorchEngine(small), TorchEngine(small)]  # the seed is the process's
+    settings = GenerationSettings(
+        decoder_start_token_id=1, pad_token_id=0, do_sample=True, max_length=6, seed=3
+    )
+    expected = engines[0].generate(sources, settings)
+    logits = engines[0].logits([sources[0]], [[1, 5]])[0]
+    for engine in engines:  # another thread's turn before each draw
+        engine.model.register_forward_hook(lambda *_: time.sleep(0.001))
+
+    def call(number):
+        drawn = engines[number % 2].generate(sources, settings)
+        return drawn, engines[number % 2].logits([sources[0]], [[1, 5]])[0]
+
+    with ThreadPoolExecutor(4) as pool:
+        for drawn, found in pool.map(call, range(8)):
+            assert drawn == expected
+            assert (found == logits).all()
 
 
 def test_memory_holds_packed_weights(student, packed):
