@@ -79,7 +79,7 @@ class TorchEngine:
                 attention_mask=mask,
                 generation_config=_config(settings),
             )
-        scores = result.sequences_scores.tolist() if settings.num_beams > 1 else None
+        scores = result.sequences_scores.tolist() if _scored(settings) else None
         rows = [_trimmed(row, settings.eos_token_ids) for row in result.sequences.tolist()]
         return [
             Generation(row, None if scores is None else scores[place])
@@ -134,8 +134,13 @@ def _config(settings: GenerationSettings) -> GenerationConfig:
         eos_token_id=list(settings.eos_token_ids) or None,
         bad_words_ids=bad or None,
         return_dict_in_generate=True,
-        output_scores=settings.num_beams > 1,
+        output_scores=_scored(settings),
     )
+
+
+def _scored(settings: GenerationSettings) -> bool:
+    """Whether to ask for scores: transformers keeps batch x beams x vocabulary floats a token."""
+    return settings.output_scores and settings.num_beams > 1
 
 
 @contextlib.contextmanager

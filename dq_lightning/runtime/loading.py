@@ -98,12 +98,23 @@ class Runtime:
         """
         if isinstance(texts, str):
             raise ValueError("generate takes a list of texts; write generate([text]) for one.")
-        sources = [source.token_ids for source in self.texts.encode(texts)]
-        return self.texts.decode([g.token_ids for g in self.generate_ids(sources, **settings)])
-
-    def generate_ids(self, sources: Sequence[Sequence[int]], **settings: Any) -> list[Generation]:
-        """The same from and to token ids; a source has its special tokens."""
         chosen = self.settings(**settings)
+        sources = [source.token_ids for source in self.texts.encode(texts)]
+        return self.texts.decode([g.token_ids for g in self._generations(sources, chosen, False)])
+
+    def generate_ids(
+        self, sources: Sequence[Sequence[int]], *, scores: bool = True, **settings: Any
+    ) -> list[Generation]:
+        """The same from and to token ids; a source has its special tokens.
+
+        scores=False: those of beams may be left out, which saves memory on the torch engine.
+        """
+        return self._generations(sources, self.settings(**settings), scores)
+
+    def _generations(
+        self, sources: Sequence[Sequence[int]], settings: GenerationSettings, scores: bool
+    ) -> list[Generation]:
+        chosen = replace(settings, output_scores=scores)
         for place, source in enumerate(sources):
             self._check(place, source)
         return self.engine.generate(sources, chosen) if sources else []

@@ -97,6 +97,7 @@ class GenerationSettings:
         source's draws by itself, whatever stands beside it.
     bad_token_ids: tokens that are never produced (bad_words_ids of one token each, EOS left out).
     renormalize_logits: log-probabilities sum to one again after the rules above took tokens out.
+    output_scores: False: an engine may leave the scores of beams out, where they cost memory.
     """
 
     decoder_start_token_id: int
@@ -120,6 +121,7 @@ class GenerationSettings:
     bad_token_ids: tuple[int, ...] = ()
     renormalize_logits: bool = False
     num_return_sequences: int = 1
+    output_scores: bool = True
 
     def __post_init__(self) -> None:
         most = self.num_beams if self.num_beams > 1 or not self.do_sample else math.inf
@@ -159,7 +161,7 @@ class GenerationSettings:
             "early_stopping": _early_stopping(given.get("early_stopping", False)),
             "bad_token_ids": _bad_tokens(given.get("bad_words_ids", ()), eos),
         }
-        return cls(**{own.name: chosen[own.name] for own in fields(cls)})
+        return cls(**{own.name: chosen[own.name] for own in fields(cls) if own.name in chosen})
 
 
 def _refuse_void(generation: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from dq_lightning.quantization.modules import FakeQuantizedLinear, ParameterQuan
 from dq_lightning.quantization.symmetric import SymmetricQuantizer
 from dq_lightning.runtime import engine_torch
 from dq_lightning.runtime.engine_torch import TorchEngine
+from dq_lightning.runtime.native import NativeEngine
 from dq_lightning.runtime.packed_modules import PackedWeight, packed_linear
 from dq_lightning.runtime.settings import GenerationSettings
 
@@ -114,6 +115,23 @@ def test_matrices_are_unpacked_for_one_call_or_for_each_product(student, packed,
     monkeypatch.setattr(engine_torch, "unpacked_once", contextlib.nullcontext)  # as on a GPU
     check(model, engine, sources)
     assert not seen[-1]
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_no_end_token_means_none_in_both_engines(beams, student, packed, sources):
+    model = student("bart", "quant.bits=2-2-32")
+    assert model.generation_config.eos_token_id == 2
+    settings = GenerationSettings.of(
+        model.generation_config.to_dict(), eos_token_id=None, num_beams=beams, max_length=8,
+        forced_bos_token_id=2,
+    )  # fmt: skip
+    small = packed(model, positions_bits=32)
+    texts = [
+        [generation.token_ids for generation in engine.generate(sources, settings)]
+        for engine in (TorchEngine(small), NativeEngine(small))
+    ]
+    assert texts[0] == texts[1]
+    assert {(text[0], len(text)) for text in texts[0]} == {(2, 7)}
 
 
 def test_threads_draw_what_one_draws(student, packed, sources):

@@ -199,7 +199,7 @@ def test_every_setting_reaches_generate(generate, monkeypatch, runtime):
     generate(b"word\n", *words.split(), "--bad-words-ids", "5", "6")
     assert seen == {
         "num_beams": 4, "length_penalty": 2.0, "early_stopping": True, "do_sample": False,
-        "eos_token_id": [2], "bad_words_ids": [[5], [6]],
+        "eos_token_id": [2], "bad_words_ids": [[5], [6]], "scores": False,
     }  # fmt: skip
 
 
@@ -233,7 +233,7 @@ def test_the_first_document_is_generated_first(runtime, monkeypatch):
     window = [LineFormat().read(number, word.encode()) for number, word in enumerate(WORDS, 1)]
     calls = []
     generate_ids = runtime.generate_ids
-    monkeypatch.setattr(runtime, "generate_ids", lambda s: calls.append(s) or generate_ids(s))
+    monkeypatch.setattr(runtime, "generate_ids", lambda s, **_: calls.append(s) or generate_ids(s))
     answering = Answering(runtime, LineFormat(), 3, print, lambda _: None)
     next(answering.lines([window]))
     assert len(calls) == 1

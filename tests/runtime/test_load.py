@@ -83,6 +83,25 @@ def test_neighbours_change_nothing(runtime):
         assert runtime.generate(TEXTS, **settings) == [own for few in alone for own in few]
 
 
+def test_scores_are_asked_for_where_they_are_returned(runtime, monkeypatch):
+    asked = []
+    generate = runtime.engine.model.generate
+
+    def recorded(*, generation_config, **options):
+        asked.append(generation_config.output_scores)
+        return generate(generation_config=generation_config, **options)
+
+    monkeypatch.setattr(runtime.engine.model, "generate", recorded)
+    runtime.generate(TEXTS[:1])
+    [without] = runtime.generate_ids([[5, 6, 2]], scores=False)
+    [scored] = runtime.generate_ids([[5, 6, 2]])
+    [greedy] = runtime.generate_ids([[5, 6, 2]], num_beams=1)
+    assert asked == [False, False, True, False]
+    assert without.token_ids == scored.token_ids
+    assert without.score is greedy.score is None
+    assert scored.score < 0
+
+
 def test_sources_are_marked_with_their_language(packed, student):
     tokenizer = NllbTokenizer(vocab={"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "▁fox": 4})
     text = {"source_language": "ron_Latn", "target_language": "deu_Latn"}
