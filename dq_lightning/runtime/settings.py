@@ -61,6 +61,9 @@ SETTINGS: dict[str, Setting] = {
     "bos_token_id": _TOKEN,
     "pad_token_id": _TOKEN,
 }
+# Read only where do_sample is true, and only with more than one beam.
+_OF_SAMPLING = ("temperature", "top_k", "top_p", "seed")
+_OF_BEAMS = ("length_penalty", "early_stopping")
 # Checked below, each in its own way.
 _OTHERS = ("early_stopping", "eos_token_id", "bad_words_ids")
 
@@ -137,10 +140,10 @@ class GenerationSettings:
 
         An override of None is Hugging Face's default. max_new_tokens goes over max_length and
         min_new_tokens over min_length, wherever they stand. Differs from Hugging Face, which
-        warns: an override that a stored setting makes void is a ValueError. So is a setting that
-        is unknown or unsupported, unless its value means "off".
+        warns: an override that other settings make void is a ValueError, unless it is the stored
+        value or the default. So is a setting that is unknown or unsupported, unless its value
+        means "off".
         """
-        _refuse_void(generation, overrides)
         given = {n: v for n, v in {**generation, **overrides}.items() if _matters(n, v)}
         chosen = {name: setting.default for name, setting in SETTINGS.items()}
         for name, value in given.items():
@@ -161,18 +164,29 @@ class GenerationSettings:
             "early_stopping": _early_stopping(given.get("early_stopping", False)),
             "bad_token_ids": _bad_tokens(given.get("bad_words_ids", ()), eos),
         }
+        _refuse_void(generation, overrides, chosen)
         return cls(**{own.name: chosen[own.name] for own in fields(cls) if own.name in chosen})
 
 
-def _refuse_void(generation: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:
+def _refuse_void(
+    generation: Mapping[str, Any], overrides: Mapping[str, Any], chosen: Mapping[str, Any]
+) -> None:
+    # A run gives its own settings to the file that stores them: such values ask for nothing new.
+    new = {n: v for n, v in overrides.items() if v is not None and v != generation.get(n)}
     for edge in ("min", "max"):
         stored = generation.get(f"{edge}_new_tokens")
         wins = stored is not None and f"{edge}_new_tokens" not in overrides
-        if wins and overrides.get(f"{edge}_length") is not None:
+        if wins and f"{edge}_length" in new:
             raise ValueError(
-                f"{edge}_length={overrides[f'{edge}_length']!r} would have no effect, because the "
+                f"{edge}_length={new[f'{edge}_length']!r} would have no effect, because the "
                 f"student's {edge}_new_tokens={stored!r} goes before; write {edge}_new_tokens=..."
             )
+    void = {} if chosen["do_sample"] else dict.fromkeys(_OF_SAMPLING, "do_sample=true")
+    void |= dict.fromkeys(_OF_BEAMS, "num_beams=2 or more") if chosen["num_beams"] == 1 else {}
+    for name, needed in void.items():
+        default = SETTINGS[name].default if name in SETTINGS else False
+        if name in new and new[name] != default:
+            raise ValueError(f"{name}={new[name]!r} would have no effect without {needed}.")
 
 
 def _matters(name: str, value: Any) -> bool:

@@ -145,3 +145,37 @@ def test_an_override_without_effect_is_refused():
     ):
         GenerationSettings.of(stored, max_length=9)
     assert GenerationSettings.of(stored, max_length=9, max_new_tokens=None).max_length == 9
+
+
+SAMPLED = {"temperature": 0.3, "top_k": 3, "top_p": 0.9, "seed": 4}
+BEAMED = {"length_penalty": 2.0, "early_stopping": True}
+
+
+@pytest.mark.parametrize("name", [*SAMPLED, *BEAMED])
+def test_an_override_that_is_not_read_is_refused(name):
+    sampled = name in SAMPLED
+    switch = {"do_sample": True} if sampled else {"num_beams": 3}
+    off = {"do_sample": False} if sampled else {"num_beams": 1}
+    own = {name: {**SAMPLED, **BEAMED}[name]}
+    needed = "do_sample=true" if sampled else "num_beams=2 or more"
+    sentence = f"{name}={own[name]} would have no effect without {needed}."
+    for stored, more in ({}, {}), ({}, off), (switch, off), ({name: 0.5, **switch}, off):
+        with pytest.raises(ValueError) as raised:
+            GenerationSettings.of({**TOKENS, **stored}, **own, **more)
+        assert str(raised.value) == sentence
+    for stored, more in ({}, switch), (switch, {}), (off, switch):
+        assert (
+            getattr(GenerationSettings.of({**TOKENS, **stored}, **own, **more), name) == own[name]
+        )
+
+
+@pytest.mark.parametrize("switches", [{}, {"do_sample": False, "num_beams": 1}])
+def test_what_is_stored_or_the_default_asks_for_nothing(switches):
+    stored = {**TOKENS, **SAMPLED, **BEAMED, **switches, "max_length": 9, "max_new_tokens": 5}
+    expected = GenerationSettings.of(stored)
+    assert GenerationSettings.of(stored, **{**stored, "max_new_tokens": 5}) == expected
+    assert GenerationSettings.of(stored, max_length=9) == expected
+    defaults = {"temperature": 1.0, "top_k": 50, "top_p": 1.0, "seed": 0, "length_penalty": 1.0,
+                "early_stopping": False}  # fmt: skip
+    GenerationSettings.of(stored, **defaults)
+    GenerationSettings.of(stored, **dict.fromkeys(defaults))
