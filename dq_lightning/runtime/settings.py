@@ -1,6 +1,7 @@
 """Generation settings: Hugging Face's names, defaults and precedence, checked before any work."""
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
@@ -21,7 +22,8 @@ class Setting:
         """The value in its type; a ValueError names the setting and what it may be."""
         kinds = bool if self.kind is bool else (int, float)
         fits = isinstance(value, kinds) and isinstance(value, bool) == (self.kind is bool)
-        fits = fits and math.isfinite(value) and (self.kind is not int or value == int(value))
+        fits = fits and abs(value) <= sys.float_info.max  # neither nan nor infinite
+        fits = fits and (self.kind is not int or value == int(value))
         if not fits or not self.lowest <= value <= self.highest:
             raise ValueError(f"{name}={value!r} cannot be; write {self._described()}.")
         return self.kind(value)
@@ -30,31 +32,35 @@ class Setting:
         if self.kind is bool:
             return "true or false"
         noun = "an integer" if self.kind is int else "a number"
-        low = "" if math.isinf(self.lowest) else f" from {self.lowest:g}"
-        return noun + low + ("" if math.isinf(self.highest) else f" to {self.highest:g}")
+        # An integer as it is: :g would round it.
+        low, high = (b if isinstance(b, int) else f"{b:g}" for b in (self.lowest, self.highest))
+        low = "" if math.isinf(self.lowest) else f" from {low}"
+        return noun + low + ("" if math.isinf(self.highest) else f" to {high}")
 
 
-_TOKEN = Setting(int, None, 0)
+# The largest integer of the native engine, which would take the low bits of a larger one.
+_MOST = 2**31 - 1
+_TOKEN = Setting(int, None, 0, _MOST)
 # Smallest positive number: bounds are inclusive, and 0 would divide by zero.
 _POSITIVE = 1e-6
 
 SETTINGS: dict[str, Setting] = {
-    "num_beams": Setting(int, 1, 1),
+    "num_beams": Setting(int, 1, 1, _MOST),
     "do_sample": Setting(bool, False),
     "temperature": Setting(float, 1.0, _POSITIVE),
-    "top_k": Setting(int, 50, 0),
+    "top_k": Setting(int, 50, 0, _MOST),
     "top_p": Setting(float, 1.0, 0.0, 1.0),
     "seed": Setting(int, 0, 0, 2**63 - 1),
     "length_penalty": Setting(float, 1.0),
-    "min_length": Setting(int, 0, 0),
-    "max_length": Setting(int, 21, 2),
-    "min_new_tokens": Setting(int, None, 0),
-    "max_new_tokens": Setting(int, None, 1),
-    "no_repeat_ngram_size": Setting(int, 0, 0),
-    "encoder_no_repeat_ngram_size": Setting(int, 0, 0),
+    "min_length": Setting(int, 0, 0, _MOST),
+    "max_length": Setting(int, 21, 2, _MOST),
+    "min_new_tokens": Setting(int, None, 0, _MOST - 1),
+    "max_new_tokens": Setting(int, None, 1, _MOST - 1),
+    "no_repeat_ngram_size": Setting(int, 0, 0, _MOST),
+    "encoder_no_repeat_ngram_size": Setting(int, 0, 0, _MOST),
     "repetition_penalty": Setting(float, 1.0, _POSITIVE),
     "renormalize_logits": Setting(bool, False),
-    "num_return_sequences": Setting(int, 1, 1),
+    "num_return_sequences": Setting(int, 1, 1, _MOST),
     "forced_bos_token_id": _TOKEN,
     "forced_eos_token_id": _TOKEN,
     "decoder_start_token_id": _TOKEN,

@@ -173,7 +173,7 @@ def test_the_output_file_is_whole_or_untouched(generate, tmp_path, monkeypatch, 
     ("arguments", "sentence"),
     [
         (["--batch-size", "0"], "--batch-size 0 cannot be; write 1 or more."),
-        (["--num-beams", "0"], "num_beams=0 cannot be; write an integer from 1."),
+        (["--num-beams", "0"], "num_beams=0 cannot be; write an integer from 1 to 2147483647."),
         (["--early-stopping", "never", "--top-p", "7"], "top_p=7.0 cannot be"),
         (["--temperature", "0.3"], "temperature=0.3 would have no effect without do_sample=true."),
         (["--output", "/dev/null/texts"], "/dev/null"),

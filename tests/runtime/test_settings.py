@@ -117,12 +117,17 @@ def test_every_name_of_transformers_is_known_and_off_by_default():
     [
         ({"num_beam": 4}, "num_beam is unknown; the known ones: bad_words_ids, bos_token_id, "),
         ({"diversity_penalty": 0.5}, "diversity_penalty=0.5 is not supported; the known ones: "),
-        ({"num_beams": 0}, "num_beams=0 cannot be; write an integer from 1."),
-        ({"num_beams": 2.5}, "num_beams=2.5 cannot be; write an integer from 1."),
+        ({"num_beams": 0}, "num_beams=0 cannot be; write an integer from 1 to 2147483647."),
+        ({"num_beams": 2.5}, "num_beams=2.5 cannot be; write an integer from 1 to"),
         ({"num_beams": True}, "num_beams=True cannot be"),
         ({"num_beams": "4"}, "num_beams='4' cannot be"),
         ({"top_p": 1.5}, "top_p=1.5 cannot be; write a number from 0 to 1."),
         ({"length_penalty": float("nan")}, "length_penalty=nan cannot be; write a number."),
+        ({"length_penalty": float("-inf")}, "length_penalty=-inf cannot be; write a number."),
+        ({"length_penalty": 10**400}, "000 cannot be; write a number."),
+        ({"temperature": 0}, "temperature=0 cannot be; write a number from 1e-06."),
+        ({"eos_token_id": [2, 2**31]}, "eos_token_id=2147483648 cannot be"),
+        ({"bad_words_ids": [[2**31]]}, "bad_words_ids=2147483648 cannot be"),
         ({"do_sample": 1}, "do_sample=1 cannot be; write true or false."),
         ({"early_stopping": "often"}, "early_stopping='often' cannot be; write true, false or"),
         ({"bad_words_ids": [[1, 2]]}, "is not supported; write words of one token"),
@@ -136,6 +141,15 @@ def test_a_wrong_setting_is_one_sentence(given, sentence):
         GenerationSettings.of(TOKENS, **given)
     assert sentence in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", [name for name, s in SETTINGS.items() if s.kind is int])
+def test_an_integer_that_no_engine_can_hold_is_refused(name):
+    if name != "seed":  # 64 bits in every engine
+        highest = 2**31 - (2 if name.endswith("new_tokens") else 1)
+        assert SETTINGS[name].check(name, highest) == highest
+        with pytest.raises(ValueError, match=rf"{name}=\d+ cannot be; .* to {highest}\."):
+            GenerationSettings.of({**TOKENS, "do_sample": True}, **{name: highest + 1})
 
 
 def test_an_override_without_effect_is_refused():
