@@ -1,7 +1,8 @@
 """A packed student, ready to generate."""
 
+import operator
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -103,13 +104,15 @@ class Runtime:
         return self.texts.decode([g.token_ids for g in self._generations(sources, chosen, False)])
 
     def generate_ids(
-        self, sources: Sequence[Sequence[int]], *, scores: bool = True, **settings: Any
+        self, sources: Iterable[Iterable[int]], *, scores: bool = True, **settings: Any
     ) -> list[Generation]:
-        """The same from and to token ids; a source has its special tokens.
+        """The same from and to token ids; a source has its special tokens and no padding.
 
-        scores=False: those of beams may be left out, which saves memory on the torch engine.
+        sources: lists, arrays or tensors of integers. scores=False: those of beams may be left
+        out, which saves memory on the torch engine.
         """
-        return self._generations(sources, self.settings(**settings), scores)
+        listed = [_token_ids(place, source) for place, source in enumerate(_listed(sources))]
+        return self._generations(listed, self.settings(**settings), scores)
 
     def _generations(
         self, sources: Sequence[Sequence[int]], settings: GenerationSettings, scores: bool
@@ -140,6 +143,18 @@ class Runtime:
                 f"sources[{place}] has {len(source)} tokens; the student has {self._positions} "
                 "positions."
             )
+
+
+def _listed(values: Any) -> Any:
+    """An array or a tensor as lists; anything else as it is."""
+    return values.tolist() if hasattr(values, "tolist") else values
+
+
+def _token_ids(place: int, source: Any) -> list[int]:
+    try:
+        return [operator.index(token) for token in _listed(source)]
+    except TypeError:
+        raise ValueError(f"sources[{place}] cannot be; write a list of integers.") from None
 
 
 def _native(student: PackedStudent, engine: EngineName, threads: int | None) -> Engine | None:

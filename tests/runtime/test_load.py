@@ -5,6 +5,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from transformers import NllbTokenizer
@@ -81,6 +82,16 @@ def test_neighbours_change_nothing(runtime):
     for settings in ({}, {"do_sample": True, "num_beams": 1, "num_return_sequences": 2}):
         alone = [runtime.generate([text], **settings) for text in TEXTS]
         assert runtime.generate(TEXTS, **settings) == [own for few in alone for own in few]
+
+
+@pytest.mark.parametrize("kind", [torch.tensor, np.array])
+def test_ids_may_be_tensors_and_arrays(kind, runtime):
+    rows = [[5, 6, 2], [7, 8, 2]]
+    expected = runtime.generate_ids(rows)
+    assert runtime.generate_ids(kind(rows)) == expected
+    assert runtime.generate_ids([kind(row) for row in rows]) == expected
+    assert runtime.generate_ids([list(kind(row)) for row in rows]) == expected
+    assert runtime.generate_ids(kind([])) == []
 
 
 def test_scores_are_asked_for_where_they_are_returned(runtime, monkeypatch):
@@ -190,6 +201,9 @@ def test_a_wrong_option_is_one_sentence(options, sentence, packed_texts):
         (lambda r: r.generate(["a"], max_new_tokens=65), "max_length=66 (start token included) is"),
         (lambda r: r.generate_ids([[5, 2], []]), "sources[1] is empty"),
         (lambda r: r.generate_ids([[5, 70]]), "sources[0] has the token id 70; the student's go"),
+        (lambda r: r.generate_ids([5, 2]), "sources[0] cannot be; write a list of integers."),
+        (lambda r: r.generate_ids(["word"]), "sources[0] cannot be; write a list of integers."),
+        (lambda r: r.generate_ids(torch.tensor([[5.5, 2.0]])), "sources[0] cannot be; write a"),
         (lambda r: r.generate_ids([[-1]]), "sources[0] has the token id -1"),
         (lambda r: r.generate_ids([[5] * 65]), "has 65 tokens; the student has 64 positions"),
     ],
