@@ -36,6 +36,13 @@ def test_the_file_says_what_the_student_says(metrics: Any, tmp_path: Path) -> No
     assert sum(same) / len(same) == packed["identical"]
 
 
+def test_a_run_may_have_settings_that_its_search_does_not_read(metrics: Any) -> None:
+    found = metrics("+data.generation.length_penalty=2.0", "+data.generation.temperature=0.7")
+    assert found["packed"]["reason"] is None
+    assert found["packed"]["identical"] is not None
+    assert found["generation_seconds"]["packed"] > 0
+
+
 def test_positions_take_eight_bits_unless_told_otherwise(metrics: Any, tmp_path: Path) -> None:
     packed = metrics()["packed"]
     key = "model.encoder.embed_positions.weight"

@@ -14,7 +14,8 @@ def load(subject: Subject, threads: int) -> Contender:
 
     def generate(sources: Sources, beams: int, tokens: int) -> list[list[int]]:
         lengths = {"min_new_tokens": tokens, "max_new_tokens": tokens}
-        texts = runtime.generate_ids(sources, num_beams=beams, **FORCED_LENGTH, **lengths)
+        settings = {"num_beams": beams, **FORCED_LENGTH, **lengths}
+        texts = runtime.generate_ids(sources, scores=False, **settings)
         return [text.token_ids for text in texts]
 
     return Contender(

@@ -59,7 +59,8 @@ class Answering:
             yield {place: sources[place] for place in batch}
 
     def _generated(self, batch: dict[int, list[int]]) -> dict[int, list[str]]:
-        generations = self.runtime.generate_ids(list(batch.values()), **self.settings)
+        sources = list(batch.values())
+        generations = self.runtime.generate_ids(sources, scores=False, **self.settings)
         texts = self.runtime.texts.decode([generation.token_ids for generation in generations])
         each = len(texts) // len(batch)
         return {p: texts[row * each : (row + 1) * each] for row, p in enumerate(batch)}

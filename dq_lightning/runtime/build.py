@@ -6,6 +6,7 @@ import hashlib
 import os
 import platform
 import re
+import shlex
 import shutil
 import sys
 import tempfile
@@ -63,7 +64,14 @@ def instruction_set(library: ctypes.CDLL, name: str | None = None) -> str:
 
 
 def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dq_lightning"
+    given = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return Path(given or Path.home() / ".cache") / "dq_lightning"
+    except RuntimeError as error:  # neither HOME nor an entry in the password database
+        raise NativeBuildError(
+            "The native engine has no folder to be kept in, because this user has no home; "
+            "set XDG_CACHE_HOME to a folder that can be written."
+        ) from error
 
 
 def _version() -> str:
@@ -91,14 +99,15 @@ def _built(cache: Path) -> Path:
 
 
 def _build(library: Path) -> None:
-    compiler = cpp_extension.get_cxx_compiler()
-    if shutil.which(compiler) is None:
+    given = cpp_extension.get_cxx_compiler()
+    compiler = [given] if shutil.which(given) else shlex.split(given) or [given]  # "ccache g++"
+    if shutil.which(compiler[0]) is None:
         raise NativeBuildError(
-            f"The native engine needs a C++ compiler, and there is no '{compiler}' here; "
+            f"The native engine needs a C++ compiler, and there is no '{compiler[0]}' here; "
             "install g++, or set CXX."
         )
     # A folder of its own: torch's lock file, left behind by a killed build, would block forever.
-    with tempfile.TemporaryDirectory(dir=library.parent) as folder, _ninja_on_path():
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder, _tools(folder, compiler):
         try:
             built = cpp_extension.load(
                 name="dq_lightning_native",
@@ -121,11 +130,24 @@ def _first_error(output: str) -> str:
 
 
 @contextmanager
-def _ninja_on_path() -> Generator[None, None, None]:
-    """Find the ninja that was installed beside this Python, whether its folder is active or not."""
-    before = os.environ.get("PATH", "")
-    os.environ["PATH"] = os.pathsep.join((before, str(Path(sys.executable).parent)))
+def _tools(folder: str, compiler: list[str]) -> Generator[None, None, None]:
+    """Let torch find what it builds with.
+
+    The ninja that was installed beside this Python, whether its folder is active or not; a
+    compiler of several words as one program, since some versions of torch quote the whole of CXX.
+    """
+    before = dict(os.environ)
+    path = (os.environ.get("PATH", ""), str(Path(sys.executable).parent))
+    os.environ["PATH"] = os.pathsep.join(path)
+    if len(compiler) > 1:
+        program = Path(folder, "compiler")
+        program.write_text(f'#!/bin/sh\nexec {shlex.join(compiler)} "$@"\n', encoding="utf-8")
+        program.chmod(0o755)
+        os.environ["CXX"] = str(program)
     try:
         yield
     finally:
-        os.environ["PATH"] = before
+        for name in ("PATH", "CXX"):
+            os.environ.pop(name, None)
+            if name in before:
+                os.environ[name] = before[name]

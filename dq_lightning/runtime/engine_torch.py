@@ -1,6 +1,7 @@
 """The engine that runs anywhere torch does: Hugging Face `generate` over packed weights."""
 
 import contextlib
+import threading
 from collections.abc import Generator, Sequence
 from typing import Any
 
@@ -16,12 +17,17 @@ from dq_lightning.runtime.packed_model import device_named, packed_model, reside
 from dq_lightning.runtime.packed_modules import unpacked_once
 from dq_lightning.runtime.settings import GenerationSettings
 
+# One call at a time in the whole process: torch has one seed and one random state for all threads,
+# and weights that a call unpacked go when it ends.
+_CALLING = threading.Lock()
+
 
 class TorchEngine:
     """Every student, on the CPU or a GPU, in float32; on the CPU the oracle of other engines.
 
     Matrices stay packed in the device's memory. A GPU unpacks them for each product; the CPU, where
-    that would cost more than the product, once a call, whose end frees them again.
+    that would cost more than the product, once a call, whose end frees them again. Calls from
+    several threads wait for each other.
     batch_size: sources that are generated together. threads: None: as torch has them set.
     """
 
@@ -73,7 +79,7 @@ class TorchEngine:
                 attention_mask=mask,
                 generation_config=_config(settings),
             )
-        scores = result.sequences_scores.tolist() if settings.num_beams > 1 else None
+        scores = result.sequences_scores.tolist() if _scored(settings) else None
         rows = [_trimmed(row, settings.eos_token_ids) for row in result.sequences.tolist()]
         return [
             Generation(row, None if scores is None else scores[place])
@@ -102,14 +108,15 @@ class TorchEngine:
 
     @contextlib.contextmanager
     def _running(self) -> Generator[None, None, None]:
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads or before)
         on_cpu = self.device.type == "cpu"
-        try:
-            with unpacked_once(self.model) if on_cpu else contextlib.nullcontext():
-                yield
-        finally:
-            torch.set_num_threads(before)
+        with _CALLING:
+            before = torch.get_num_threads()
+            torch.set_num_threads(self.threads or before)
+            try:
+                with unpacked_once(self.model) if on_cpu else contextlib.nullcontext():
+                    yield
+            finally:
+                torch.set_num_threads(before)
 
 
 def _config(settings: GenerationSettings) -> GenerationConfig:
@@ -127,8 +134,13 @@ def _config(settings: GenerationSettings) -> GenerationConfig:
         eos_token_id=list(settings.eos_token_ids) or None,
         bad_words_ids=bad or None,
         return_dict_in_generate=True,
-        output_scores=settings.num_beams > 1,
+        output_scores=_scored(settings),
     )
+
+
+def _scored(settings: GenerationSettings) -> bool:
+    """Whether to ask for scores: transformers keeps batch x beams x vocabulary floats a token."""
+    return settings.output_scores and settings.num_beams > 1
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
 """A packed student, ready to generate."""
 
+import operator
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -98,12 +99,25 @@ class Runtime:
         """
         if isinstance(texts, str):
             raise ValueError("generate takes a list of texts; write generate([text]) for one.")
-        sources = [source.token_ids for source in self.texts.encode(texts)]
-        return self.texts.decode([g.token_ids for g in self.generate_ids(sources, **settings)])
-
-    def generate_ids(self, sources: Sequence[Sequence[int]], **settings: Any) -> list[Generation]:
-        """The same from and to token ids; a source has its special tokens."""
         chosen = self.settings(**settings)
+        sources = [source.token_ids for source in self.texts.encode(texts)]
+        return self.texts.decode([g.token_ids for g in self._generations(sources, chosen, False)])
+
+    def generate_ids(
+        self, sources: Iterable[Iterable[int]], *, scores: bool = True, **settings: Any
+    ) -> list[Generation]:
+        """The same from and to token ids; a source has its special tokens and no padding.
+
+        sources: lists, arrays or tensors of integers. scores=False: those of beams may be left
+        out, which saves memory on the torch engine.
+        """
+        listed = [_token_ids(place, source) for place, source in enumerate(_listed(sources))]
+        return self._generations(listed, self.settings(**settings), scores)
+
+    def _generations(
+        self, sources: Sequence[Sequence[int]], settings: GenerationSettings, scores: bool
+    ) -> list[Generation]:
+        chosen = replace(settings, output_scores=scores)
         for place, source in enumerate(sources):
             self._check(place, source)
         return self.engine.generate(sources, chosen) if sources else []
@@ -129,6 +143,18 @@ class Runtime:
                 f"sources[{place}] has {len(source)} tokens; the student has {self._positions} "
                 "positions."
             )
+
+
+def _listed(values: Any) -> Any:
+    """An array or a tensor as lists; anything else as it is."""
+    return values.tolist() if hasattr(values, "tolist") else values
+
+
+def _token_ids(place: int, source: Any) -> list[int]:
+    try:
+        return [operator.index(token) for token in _listed(source)]
+    except TypeError:
+        raise ValueError(f"sources[{place}] cannot be; write a list of integers.") from None
 
 
 def _native(student: PackedStudent, engine: EngineName, threads: int | None) -> Engine | None:

@@ -32,8 +32,9 @@ class PackedWeight(nn.Module):
 
     def forward(self) -> Float[Tensor, "rows columns"]:
         """The whole matrix in float32."""
-        if self.kept is not None:
-            return self.kept
+        kept = self.kept  # read once: another thread's block may end in between
+        if kept is not None:
+            return kept
         packed = self._matrix(self.fields, self.scale, self.zero_point, self.zero_code)
         unpacked = packed.dequantize()
         self.kept = unpacked if self.keeps else None

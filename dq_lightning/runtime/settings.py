@@ -1,6 +1,7 @@
 """Generation settings: Hugging Face's names, defaults and precedence, checked before any work."""
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
@@ -21,7 +22,8 @@ class Setting:
         """The value in its type; a ValueError names the setting and what it may be."""
         kinds = bool if self.kind is bool else (int, float)
         fits = isinstance(value, kinds) and isinstance(value, bool) == (self.kind is bool)
-        fits = fits and math.isfinite(value) and (self.kind is not int or value == int(value))
+        fits = fits and abs(value) <= sys.float_info.max  # neither nan nor infinite
+        fits = fits and (self.kind is not int or value == int(value))
         if not fits or not self.lowest <= value <= self.highest:
             raise ValueError(f"{name}={value!r} cannot be; write {self._described()}.")
         return self.kind(value)
@@ -30,37 +32,44 @@ class Setting:
         if self.kind is bool:
             return "true or false"
         noun = "an integer" if self.kind is int else "a number"
-        low = "" if math.isinf(self.lowest) else f" from {self.lowest:g}"
-        return noun + low + ("" if math.isinf(self.highest) else f" to {self.highest:g}")
+        # An integer as it is: :g would round it.
+        low, high = (b if isinstance(b, int) else f"{b:g}" for b in (self.lowest, self.highest))
+        low = "" if math.isinf(self.lowest) else f" from {low}"
+        return noun + low + ("" if math.isinf(self.highest) else f" to {high}")
 
 
-_TOKEN = Setting(int, None, 0)
+# The largest integer of the native engine, which would take the low bits of a larger one.
+_MOST = 2**31 - 1
+_TOKEN = Setting(int, None, 0, _MOST)
 # Smallest positive number: bounds are inclusive, and 0 would divide by zero.
 _POSITIVE = 1e-6
 
 SETTINGS: dict[str, Setting] = {
-    "num_beams": Setting(int, 1, 1),
+    "num_beams": Setting(int, 1, 1, _MOST),
     "do_sample": Setting(bool, False),
     "temperature": Setting(float, 1.0, _POSITIVE),
-    "top_k": Setting(int, 50, 0),
+    "top_k": Setting(int, 50, 0, _MOST),
     "top_p": Setting(float, 1.0, 0.0, 1.0),
     "seed": Setting(int, 0, 0, 2**63 - 1),
     "length_penalty": Setting(float, 1.0),
-    "min_length": Setting(int, 0, 0),
-    "max_length": Setting(int, 21, 2),
-    "min_new_tokens": Setting(int, None, 0),
-    "max_new_tokens": Setting(int, None, 1),
-    "no_repeat_ngram_size": Setting(int, 0, 0),
-    "encoder_no_repeat_ngram_size": Setting(int, 0, 0),
+    "min_length": Setting(int, 0, 0, _MOST),
+    "max_length": Setting(int, 21, 2, _MOST),
+    "min_new_tokens": Setting(int, None, 0, _MOST - 1),
+    "max_new_tokens": Setting(int, None, 1, _MOST - 1),
+    "no_repeat_ngram_size": Setting(int, 0, 0, _MOST),
+    "encoder_no_repeat_ngram_size": Setting(int, 0, 0, _MOST),
     "repetition_penalty": Setting(float, 1.0, _POSITIVE),
     "renormalize_logits": Setting(bool, False),
-    "num_return_sequences": Setting(int, 1, 1),
+    "num_return_sequences": Setting(int, 1, 1, _MOST),
     "forced_bos_token_id": _TOKEN,
     "forced_eos_token_id": _TOKEN,
     "decoder_start_token_id": _TOKEN,
     "bos_token_id": _TOKEN,
     "pad_token_id": _TOKEN,
 }
+# Read only where do_sample is true, and only with more than one beam.
+_OF_SAMPLING = ("temperature", "top_k", "top_p", "seed")
+_OF_BEAMS = ("length_penalty", "early_stopping")
 # Checked below, each in its own way.
 _OTHERS = ("early_stopping", "eos_token_id", "bad_words_ids")
 
@@ -97,6 +106,7 @@ class GenerationSettings:
         source's draws by itself, whatever stands beside it.
     bad_token_ids: tokens that are never produced (bad_words_ids of one token each, EOS left out).
     renormalize_logits: log-probabilities sum to one again after the rules above took tokens out.
+    output_scores: False: an engine may leave the scores of beams out, where they cost memory.
     """
 
     decoder_start_token_id: int
@@ -120,6 +130,7 @@ class GenerationSettings:
     bad_token_ids: tuple[int, ...] = ()
     renormalize_logits: bool = False
     num_return_sequences: int = 1
+    output_scores: bool = True
 
     def __post_init__(self) -> None:
         most = self.num_beams if self.num_beams > 1 or not self.do_sample else math.inf
@@ -135,10 +146,10 @@ class GenerationSettings:
 
         An override of None is Hugging Face's default. max_new_tokens goes over max_length and
         min_new_tokens over min_length, wherever they stand. Differs from Hugging Face, which
-        warns: an override that a stored setting makes void is a ValueError. So is a setting that
-        is unknown or unsupported, unless its value means "off".
+        warns: an override that other settings make void is a ValueError, unless it is the stored
+        value or the default. So is a setting that is unknown or unsupported, unless its value
+        means "off".
         """
-        _refuse_void(generation, overrides)
         given = {n: v for n, v in {**generation, **overrides}.items() if _matters(n, v)}
         chosen = {name: setting.default for name, setting in SETTINGS.items()}
         for name, value in given.items():
@@ -159,18 +170,29 @@ class GenerationSettings:
             "early_stopping": _early_stopping(given.get("early_stopping", False)),
             "bad_token_ids": _bad_tokens(given.get("bad_words_ids", ()), eos),
         }
-        return cls(**{own.name: chosen[own.name] for own in fields(cls)})
+        _refuse_void(generation, overrides, chosen)
+        return cls(**{own.name: chosen[own.name] for own in fields(cls) if own.name in chosen})
 
 
-def _refuse_void(generation: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:
+def _refuse_void(
+    generation: Mapping[str, Any], overrides: Mapping[str, Any], chosen: Mapping[str, Any]
+) -> None:
+    # A run gives its own settings to the file that stores them: such values ask for nothing new.
+    new = {n: v for n, v in overrides.items() if v is not None and v != generation.get(n)}
     for edge in ("min", "max"):
         stored = generation.get(f"{edge}_new_tokens")
         wins = stored is not None and f"{edge}_new_tokens" not in overrides
-        if wins and overrides.get(f"{edge}_length") is not None:
+        if wins and f"{edge}_length" in new:
             raise ValueError(
-                f"{edge}_length={overrides[f'{edge}_length']!r} would have no effect, because the "
+                f"{edge}_length={new[f'{edge}_length']!r} would have no effect, because the "
                 f"student's {edge}_new_tokens={stored!r} goes before; write {edge}_new_tokens=..."
             )
+    void = {} if chosen["do_sample"] else dict.fromkeys(_OF_SAMPLING, "do_sample=true")
+    void |= dict.fromkeys(_OF_BEAMS, "num_beams=2 or more") if chosen["num_beams"] == 1 else {}
+    for name, needed in void.items():
+        default = SETTINGS[name].default if name in SETTINGS else False
+        if name in new and new[name] != default:
+            raise ValueError(f"{name}={new[name]!r} would have no effect without {needed}.")
 
 
 def _matters(name: str, value: Any) -> bool:

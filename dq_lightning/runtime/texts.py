@@ -1,6 +1,7 @@
 """Texts to source tokens and generated tokens to texts, as the student's own run did it."""
 
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from dq_lightning.artifacts.packed_student import PackedStudent
 from dq_lightning.data.languages import set_languages
+
+# A fast tokenizer keeps the truncation of its last call, and those of `encode` differ in it.
+_ENCODING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,16 @@ class Texts:
     source_prefix: str = ""
 
     def encode(self, texts: Sequence[str]) -> list[Source]:
-        """One source a text; a text that is too long loses its end."""
+        """One source a text; a text that is too long loses its end. Threads may call it at once."""
+        with _ENCODING:
+            return self._sources(texts)
+
+    def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """One text a row of token ids, without special tokens."""
+        texts = (self.tokenizer.decode(list(row), skip_special_tokens=True) for row in rows)
+        return [text.strip() for text in texts]  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _sources(self, texts: Sequence[str]) -> list[Source]:
         given: dict[str, Any] = {"max_length": self.max_source_length, "truncation": True}
         whole = self._ids(texts, {})
         limit = self.max_source_length or max(map(len, whole), default=0)
@@ -43,11 +56,6 @@ class Texts:
         for place, ids in zip(long, shortened, strict=True):
             sources[place] = Source(ids, cut=True)
         return sources
-
-    def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
-        """One text a row of token ids, without special tokens."""
-        texts = (self.tokenizer.decode(list(row), skip_special_tokens=True) for row in rows)
-        return [text.strip() for text in texts]  # pyright: ignore[reportAttributeAccessIssue]
 
     def _ids(self, texts: Sequence[str], options: Mapping[str, Any]) -> list[list[int]]:
         if not texts:

@@ -65,6 +65,22 @@ def test_no_compiler(sources: Path, monkeypatch: pytest.MonkeyPatch):
         build.native_library()
 
 
+def test_a_compiler_behind_another_command(sources: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CXX", "env c++")
+    assert build.native_library().answer() == 41
+    assert os.environ["CXX"] == "env c++"
+
+
+def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch):
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    with pytest.raises(NativeBuildError, match="this user has no home; set XDG_CACHE_HOME to a"):
+        native_library.__wrapped__()
+
+
 def test_a_build_that_fails(sources: Path):
     (sources / "answer.cpp").write_text("int answer( { }\n")
     with pytest.raises(

@@ -1,6 +1,8 @@
 """The torch engine computes what the fake-quantized student computes, to the last bit."""
 
 import contextlib
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from dq_lightning.quantization.modules import FakeQuantizedLinear, ParameterQuan
 from dq_lightning.quantization.symmetric import SymmetricQuantizer
 from dq_lightning.runtime import engine_torch
 from dq_lightning.runtime.engine_torch import TorchEngine
+from dq_lightning.runtime.native import NativeEngine
 from dq_lightning.runtime.packed_modules import PackedWeight, packed_linear
 from dq_lightning.runtime.settings import GenerationSettings
 
@@ -112,6 +115,44 @@ def test_matrices_are_unpacked_for_one_call_or_for_each_product(student, packed,
     monkeypatch.setattr(engine_torch, "unpacked_once", contextlib.nullcontext)  # as on a GPU
     check(model, engine, sources)
     assert not seen[-1]
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_no_end_token_means_none_in_both_engines(beams, student, packed, sources):
+    model = student("bart", "quant.bits=2-2-32")
+    assert model.generation_config.eos_token_id == 2
+    settings = GenerationSettings.of(
+        model.generation_config.to_dict(), eos_token_id=None, num_beams=beams, max_length=8,
+        forced_bos_token_id=2,
+    )  # fmt: skip
+    small = packed(model, positions_bits=32)
+    texts = [
+        [generation.token_ids for generation in engine.generate(sources, settings)]
+        for engine in (TorchEngine(small), NativeEngine(small))
+    ]
+    assert texts[0] == texts[1]
+    assert {(text[0], len(text)) for text in texts[0]} == {(2, 7)}
+
+
+def test_threads_draw_what_one_draws(student, packed, sources):
+    small = packed(student("bart"))
+    engines = [TorchEngine(small), TorchEngine(small)]  # the seed is the process's
+    settings = GenerationSettings(
+        decoder_start_token_id=1, pad_token_id=0, do_sample=True, max_length=6, seed=3
+    )
+    expected = engines[0].generate(sources, settings)
+    logits = engines[0].logits([sources[0]], [[1, 5]])[0]
+    for engine in engines:  # another thread's turn before each draw
+        engine.model.register_forward_hook(lambda *_: time.sleep(0.001))
+
+    def call(number):
+        drawn = engines[number % 2].generate(sources, settings)
+        return drawn, engines[number % 2].logits([sources[0]], [[1, 5]])[0]
+
+    with ThreadPoolExecutor(4) as pool:
+        for drawn, found in pool.map(call, range(8)):
+            assert drawn == expected
+            assert (found == logits).all()
 
 
 def test_memory_holds_packed_weights(student, packed):

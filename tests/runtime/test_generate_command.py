@@ -173,8 +173,9 @@ def test_the_output_file_is_whole_or_untouched(generate, tmp_path, monkeypatch, 
     ("arguments", "sentence"),
     [
         (["--batch-size", "0"], "--batch-size 0 cannot be; write 1 or more."),
-        (["--num-beams", "0"], "num_beams=0 cannot be; write an integer from 1."),
+        (["--num-beams", "0"], "num_beams=0 cannot be; write an integer from 1 to 2147483647."),
         (["--early-stopping", "never", "--top-p", "7"], "top_p=7.0 cannot be"),
+        (["--temperature", "0.3"], "temperature=0.3 would have no effect without do_sample=true."),
         (["--output", "/dev/null/texts"], "/dev/null"),
     ],
 )
@@ -199,7 +200,7 @@ def test_every_setting_reaches_generate(generate, monkeypatch, runtime):
     generate(b"word\n", *words.split(), "--bad-words-ids", "5", "6")
     assert seen == {
         "num_beams": 4, "length_penalty": 2.0, "early_stopping": True, "do_sample": False,
-        "eos_token_id": [2], "bad_words_ids": [[5], [6]],
+        "eos_token_id": [2], "bad_words_ids": [[5], [6]], "scores": False,
     }  # fmt: skip
 
 
@@ -233,7 +234,7 @@ def test_the_first_document_is_generated_first(runtime, monkeypatch):
     window = [LineFormat().read(number, word.encode()) for number, word in enumerate(WORDS, 1)]
     calls = []
     generate_ids = runtime.generate_ids
-    monkeypatch.setattr(runtime, "generate_ids", lambda s: calls.append(s) or generate_ids(s))
+    monkeypatch.setattr(runtime, "generate_ids", lambda s, **_: calls.append(s) or generate_ids(s))
     answering = Answering(runtime, LineFormat(), 3, print, lambda _: None)
     next(answering.lines([window]))
     assert len(calls) == 1

@@ -2,7 +2,10 @@
 
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from transformers import NllbTokenizer
@@ -60,10 +63,54 @@ def test_a_text_that_is_too_long_loses_its_end(runtime):
     assert {source.token_ids[-1] for source in sources} == {2}  # the end mark stays
 
 
+def test_threads_share_a_tokenizer(packed_texts, monkeypatch):
+    texts = load(packed_texts, engine="torch").texts
+    change = texts.tokenizer.set_truncation_and_padding
+
+    def slow_change(*given, **options):
+        change(*given, **options)
+        time.sleep(0.005)  # another thread's turn, just where it would do harm
+
+    monkeypatch.setattr(texts.tokenizer, "set_truncation_and_padding", slow_change)
+    given = ["c", "cdef" * 9]
+    expected = texts.encode(given)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(texts.encode, [given] * 12)) == [expected] * 12
+
+
 def test_neighbours_change_nothing(runtime):
     for settings in ({}, {"do_sample": True, "num_beams": 1, "num_return_sequences": 2}):
         alone = [runtime.generate([text], **settings) for text in TEXTS]
         assert runtime.generate(TEXTS, **settings) == [own for few in alone for own in few]
+
+
+@pytest.mark.parametrize("kind", [torch.tensor, np.array])
+def test_ids_may_be_tensors_and_arrays(kind, runtime):
+    rows = [[5, 6, 2], [7, 8, 2]]
+    expected = runtime.generate_ids(rows)
+    assert runtime.generate_ids(kind(rows)) == expected
+    assert runtime.generate_ids([kind(row) for row in rows]) == expected
+    assert runtime.generate_ids([list(kind(row)) for row in rows]) == expected
+    assert runtime.generate_ids(kind([])) == []
+
+
+def test_scores_are_asked_for_where_they_are_returned(runtime, monkeypatch):
+    asked = []
+    generate = runtime.engine.model.generate
+
+    def recorded(*, generation_config, **options):
+        asked.append(generation_config.output_scores)
+        return generate(generation_config=generation_config, **options)
+
+    monkeypatch.setattr(runtime.engine.model, "generate", recorded)
+    runtime.generate(TEXTS[:1])
+    [without] = runtime.generate_ids([[5, 6, 2]], scores=False)
+    [scored] = runtime.generate_ids([[5, 6, 2]])
+    [greedy] = runtime.generate_ids([[5, 6, 2]], num_beams=1)
+    assert asked == [False, False, True, False]
+    assert without.token_ids == scored.token_ids
+    assert without.score is greedy.score is None
+    assert scored.score < 0
 
 
 def test_sources_are_marked_with_their_language(packed, student):
@@ -154,6 +201,9 @@ def test_a_wrong_option_is_one_sentence(options, sentence, packed_texts):
         (lambda r: r.generate(["a"], max_new_tokens=65), "max_length=66 (start token included) is"),
         (lambda r: r.generate_ids([[5, 2], []]), "sources[1] is empty"),
         (lambda r: r.generate_ids([[5, 70]]), "sources[0] has the token id 70; the student's go"),
+        (lambda r: r.generate_ids([5, 2]), "sources[0] cannot be; write a list of integers."),
+        (lambda r: r.generate_ids(["word"]), "sources[0] cannot be; write a list of integers."),
+        (lambda r: r.generate_ids(torch.tensor([[5.5, 2.0]])), "sources[0] cannot be; write a"),
         (lambda r: r.generate_ids([[-1]]), "sources[0] has the token id -1"),
         (lambda r: r.generate_ids([[5] * 65]), "has 65 tokens; the student has 64 positions"),
     ],

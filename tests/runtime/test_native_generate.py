@@ -60,7 +60,6 @@ def expected(model, source, settings):
         eos_token_id=list(settings.eos_token_ids) or None,
         bad_words_ids=[[token] for token in settings.bad_token_ids] or None,
         return_dict_in_generate=True,
-        output_scores=True,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of lengths that cannot be, which the cases want

@@ -117,12 +117,17 @@ def test_every_name_of_transformers_is_known_and_off_by_default():
     [
         ({"num_beam": 4}, "num_beam is unknown; the known ones: bad_words_ids, bos_token_id, "),
         ({"diversity_penalty": 0.5}, "diversity_penalty=0.5 is not supported; the known ones: "),
-        ({"num_beams": 0}, "num_beams=0 cannot be; write an integer from 1."),
-        ({"num_beams": 2.5}, "num_beams=2.5 cannot be; write an integer from 1."),
+        ({"num_beams": 0}, "num_beams=0 cannot be; write an integer from 1 to 2147483647."),
+        ({"num_beams": 2.5}, "num_beams=2.5 cannot be; write an integer from 1 to"),
         ({"num_beams": True}, "num_beams=True cannot be"),
         ({"num_beams": "4"}, "num_beams='4' cannot be"),
         ({"top_p": 1.5}, "top_p=1.5 cannot be; write a number from 0 to 1."),
         ({"length_penalty": float("nan")}, "length_penalty=nan cannot be; write a number."),
+        ({"length_penalty": float("-inf")}, "length_penalty=-inf cannot be; write a number."),
+        ({"length_penalty": 10**400}, "000 cannot be; write a number."),
+        ({"temperature": 0}, "temperature=0 cannot be; write a number from 1e-06."),
+        ({"eos_token_id": [2, 2**31]}, "eos_token_id=2147483648 cannot be"),
+        ({"bad_words_ids": [[2**31]]}, "bad_words_ids=2147483648 cannot be"),
         ({"do_sample": 1}, "do_sample=1 cannot be; write true or false."),
         ({"early_stopping": "often"}, "early_stopping='often' cannot be; write true, false or"),
         ({"bad_words_ids": [[1, 2]]}, "is not supported; write words of one token"),
@@ -138,6 +143,15 @@ def test_a_wrong_setting_is_one_sentence(given, sentence):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("name", [name for name, s in SETTINGS.items() if s.kind is int])
+def test_an_integer_that_no_engine_can_hold_is_refused(name):
+    if name != "seed":  # 64 bits in every engine
+        highest = 2**31 - (2 if name.endswith("new_tokens") else 1)
+        assert SETTINGS[name].check(name, highest) == highest
+        with pytest.raises(ValueError, match=rf"{name}=\d+ cannot be; .* to {highest}\."):
+            GenerationSettings.of({**TOKENS, "do_sample": True}, **{name: highest + 1})
+
+
 def test_an_override_without_effect_is_refused():
     stored = {**TOKENS, "max_new_tokens": 5}
     with pytest.raises(
@@ -145,3 +159,37 @@ def test_an_override_without_effect_is_refused():
     ):
         GenerationSettings.of(stored, max_length=9)
     assert GenerationSettings.of(stored, max_length=9, max_new_tokens=None).max_length == 9
+
+
+SAMPLED = {"temperature": 0.3, "top_k": 3, "top_p": 0.9, "seed": 4}
+BEAMED = {"length_penalty": 2.0, "early_stopping": True}
+
+
+@pytest.mark.parametrize("name", [*SAMPLED, *BEAMED])
+def test_an_override_that_is_not_read_is_refused(name):
+    sampled = name in SAMPLED
+    switch = {"do_sample": True} if sampled else {"num_beams": 3}
+    off = {"do_sample": False} if sampled else {"num_beams": 1}
+    own = {name: {**SAMPLED, **BEAMED}[name]}
+    needed = "do_sample=true" if sampled else "num_beams=2 or more"
+    sentence = f"{name}={own[name]} would have no effect without {needed}."
+    for stored, more in ({}, {}), ({}, off), (switch, off), ({name: 0.5, **switch}, off):
+        with pytest.raises(ValueError) as raised:
+            GenerationSettings.of({**TOKENS, **stored}, **own, **more)
+        assert str(raised.value) == sentence
+    for stored, more in ({}, switch), (switch, {}), (off, switch):
+        assert (
+            getattr(GenerationSettings.of({**TOKENS, **stored}, **own, **more), name) == own[name]
+        )
+
+
+@pytest.mark.parametrize("switches", [{}, {"do_sample": False, "num_beams": 1}])
+def test_what_is_stored_or_the_default_asks_for_nothing(switches):
+    stored = {**TOKENS, **SAMPLED, **BEAMED, **switches, "max_length": 9, "max_new_tokens": 5}
+    expected = GenerationSettings.of(stored)
+    assert GenerationSettings.of(stored, **{**stored, "max_new_tokens": 5}) == expected
+    assert GenerationSettings.of(stored, max_length=9) == expected
+    defaults = {"temperature": 1.0, "top_k": 50, "top_p": 1.0, "seed": 0, "length_penalty": 1.0,
+                "early_stopping": False}  # fmt: skip
+    GenerationSettings.of(stored, **defaults)
+    GenerationSettings.of(stored, **dict.fromkeys(defaults))
