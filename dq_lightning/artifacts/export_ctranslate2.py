@@ -73,9 +73,10 @@ def _converter(model: PreTrainedModel, vocabulary: Vocabulary, codes: OwnCodes) 
         def load_model(self, *_: Any, **__: Any) -> PreTrainedModel:
             for name, value in _NORMS.get(model.config.model_type, {}).items():
                 setattr(model.config, name, value)
-            if hasattr(model.config, "scale_decoder_outputs"):
-                # it takes "tied" for "scaled"
-                model.config.tie_word_embeddings = model.config.scale_decoder_outputs
+            if model.config.model_type in ("t5", "mt5"):
+                # it takes "tied" for "scaled"; mT5 is tied always and scaled never
+                scaled = getattr(model.config, "scale_decoder_outputs", False)
+                model.config.tie_word_embeddings = scaled
             return model
 
         def load_tokenizer(self, *_: Any, **__: Any) -> Vocabulary:

@@ -12,6 +12,7 @@ from transformers import (
     M2M100Config,
     MarianConfig,
     MBartConfig,
+    MT5Config,
     PegasusConfig,
     T5Config,
 )
@@ -49,6 +50,7 @@ CONFIGS = {
     "m2m100": M2M100Config(**SIZES, decoder_start_token_id=2),
     "t5": T5Config(**T5),
     "flan": T5Config(**T5, feed_forward_proj="gated-gelu"),
+    "mt5": MT5Config(**T5),
 }
 SOURCES = [[5, 9, 13, 20, 7, 33, 2], [6, 4, 2]]
 
@@ -88,7 +90,10 @@ def scores(packed, folder, arithmetic="float32"):
 
 @pytest.mark.parametrize(
     ("name", "head"),
-    [*((name, "tied") for name in ("bart", "pegasus", "m2m100", "t5", "flan")), ("bart", "fp")],
+    [
+        *((name, "tied") for name in ("bart", "pegasus", "m2m100", "t5", "flan", "mt5")),
+        ("bart", "fp"),
+    ],
 )
 def test_weights_are_the_students_own(name, head, tmp_path):
     """Read as int8 codes and computed in float32: every code and scale was carried over."""
