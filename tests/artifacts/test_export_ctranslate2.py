@@ -1,5 +1,6 @@
 """Exports to CTranslate2 say what the dequantized student says, through CTranslate2 itself."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,19 @@ def test_generated_tokens(name, beams, tmp_path):
         for source in SOURCES
     ]
     assert found == expected
+
+
+def test_rows_that_died(tmp_path, recwarn):
+    """Scales of 0 and next to it: their rows are zeros, or as small as float32 goes."""
+    packed = student("bart", "quant=lsq", "quant.bits=8")
+    name = "model.encoder.layers.0.fc1.weight"
+    scale = packed.matrices[name].scale.float().expand(SIZES["encoder_ffn_dim"], 1).clone()
+    scale[:3, 0] = torch.tensor([0, 1.2e-38, 1e-42])
+    changed = replace(packed.matrices[name], scale=scale)
+    packed = replace(packed, matrices={**packed.matrices, name: changed})
+    found, expected = scores(packed, tmp_path / "model")
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    assert not [warning for warning in recwarn if warning.category is RuntimeWarning]
 
 
 def test_the_command_with_a_tokenizer(tmp_path, capsys):
