@@ -165,6 +165,35 @@ def test_rows_that_died(tmp_path, recwarn):
     assert not [warning for warning in recwarn if warning.category is RuntimeWarning]
 
 
+@pytest.mark.parametrize("function", ["silu", "quick_gelu", "gelu_fast"])
+def test_other_activation_functions(function, tmp_path):
+    packed = student("bart", config=BartConfig(**SIZES, activation_function=function))
+    found, expected = scores(packed, tmp_path / "model")
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"encoder_attention_heads": 4}, r"other heads than the decoder's \(4 and 2\)"),
+        ({"decoder_attention_heads": 4}, r"other heads than the decoder's \(2 and 4\)"),
+        ({"activation_function": "tanh"}, "activation 'tanh' cannot be exported to CTranslate2"),
+    ],
+)
+def test_students_that_ctranslate2_cannot_hold(changed, reason, tmp_path):
+    packed = student("bart", config=BartConfig(**SIZES | changed))
+    with pytest.raises(ValueError, match=reason):
+        export_ctranslate2(packed, tmp_path / "model", vocabulary_of(packed))
+    assert not (tmp_path / "model").exists()
+
+
+def test_an_error_of_our_own_is_no_sentence_about_the_student(monkeypatch, tmp_path):
+    monkeypatch.delattr("dq_lightning.artifacts.ctranslate2_codes.OwnCodes.give")
+    packed = student("bart")
+    with pytest.raises(AttributeError):
+        export_ctranslate2(packed, tmp_path / "model", vocabulary_of(packed))
+
+
 def test_the_command_with_a_tokenizer(tmp_path, capsys):
     tokenizer = AutoTokenizer.from_pretrained(
         resolve_path("pkg://dq_lightning/models/pretrained/g2p")
