@@ -26,9 +26,11 @@ class OwnCodes:
             if matrix.group_size is None and matrix.zero_point is None and in_range:
                 values = matrix.dequantize().numpy()
                 scale = matrix.scale.float().expand(matrix.rows, 1).numpy()[:, 0]
-                divisors = scale if matrix.divides else 1 / scale
+                with np.errstate(over="ignore", divide="ignore"):
+                    divisors = scale if matrix.divides else 1 / scale
                 for key, divisor in zip(_keys(values), divisors, strict=True):
-                    self._divisors[key] = divisor
+                    if np.isfinite(divisor):  # a dead row may have the scale 0
+                        self._divisors[key] = divisor
 
     def give(self, spec: Any) -> None:
         """Replace every quantizable weight of a converted model by codes and divisors."""
@@ -46,12 +48,17 @@ class OwnCodes:
         model_spec.visit_spec(spec, quantize)
 
     def _divisors_of(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Those of the student, and of other rows 127 over the largest magnitude."""
+        """Those of the student, and of other rows 127 over the largest magnitude.
+
+        A row of zeros is the same in every grid, and so is never counted as rounded.
+        """
         largest = np.abs(values).max(1)
-        found = (np.float32(127) / np.where(largest == 0, 127, largest)).astype(np.float32)
+        # below 1e-36, 127 over it would pass the largest float32
+        bounded = np.where(largest == 0, 127, np.maximum(largest, 1e-36))
+        found = (np.float32(127) / bounded).astype(np.float32)
         for row, key in enumerate(_keys(values)):
             known = self._divisors.get(key)
-            self.rounded_rows += known is None
+            self.rounded_rows += known is None and bool(largest[row])
             found[row] = found[row] if known is None else known
         return found
 

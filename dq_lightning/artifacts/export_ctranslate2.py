@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from dq_lightning.artifacts.atomic import replace_directory
 from dq_lightning.artifacts.ctranslate2_codes import OwnCodes
@@ -22,6 +22,7 @@ from dq_lightning.artifacts.export_command import export_parser, run_export
 from dq_lightning.artifacts.optional_package import optional_package
 from dq_lightning.artifacts.packed_student import PackedStudent
 from dq_lightning.artifacts.vocabulary import Vocabulary, vocabulary_of
+from dq_lightning.models.family import ModelFamily, family_named
 
 # Attributes that transformers 5 took from its config classes and that the converter still reads.
 _NORMS = {
@@ -29,6 +30,11 @@ _NORMS = {
     "mbart": {"normalize_before": True, "normalize_embedding": True},
     "pegasus": {"normalize_before": True, "normalize_embedding": False},
 }
+# Of the converter, by transformers' names.
+_ACTIVATIONS = (
+    "gelu", "gelu_fast", "gelu_new", "gelu_python", "gelu_pytorch_tanh", "quick_gelu", "relu",
+    "silu", "swish",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -42,18 +48,38 @@ class Exported:
 def export_ctranslate2(student: PackedStudent, folder: Path, vocabulary: Vocabulary) -> Exported:
     """Write a model folder for CTranslate2 by its own converter.
 
-    ValueError without ctranslate2 or for a family that its converter does not know.
+    ValueError without ctranslate2, for a family or an activation function that its converter does
+    not know, and for stacks with different numbers of heads.
     """
+    model = dequantized_model(student)
+    _check(family_named(student.family), model.config)
     codes = OwnCodes(student)
-    converter = _converter(dequantized_model(student), vocabulary, codes)
+    converter = _converter(model, vocabulary, codes)
     with replace_directory(folder) as temporary:
         try:
             converter.convert(str(temporary), force=True)
-        except (NotImplementedError, AttributeError, ValueError) as error:
+        except (NotImplementedError, ValueError) as error:
             raise ValueError(
                 f"CTranslate2 cannot convert a {student.family} student: {error}"
             ) from error
     return Exported((folder / "model.bin").stat().st_size, codes.rounded_rows)
+
+
+def _check(family: ModelFamily, config: PreTrainedConfig) -> None:
+    """Refuse what the converter would get wrong without a word, or end in a KeyError."""
+    encoder, decoder = (sizes.heads for sizes in family.layout.sizes(config))
+    if encoder != decoder:
+        raise ValueError(
+            f"An encoder with other heads than the decoder's ({encoder} and {decoder}) cannot be "
+            "exported to CTranslate2."
+        )
+    key = "dense_act_fn" if hasattr(config, "dense_act_fn") else "activation_function"
+    function = getattr(config, key)
+    if function not in _ACTIVATIONS:
+        raise ValueError(
+            f"The activation {function!r} cannot be exported to CTranslate2; "
+            f"known: {', '.join(_ACTIVATIONS)}."
+        )
 
 
 def _converter(model: PreTrainedModel, vocabulary: Vocabulary, codes: OwnCodes) -> Any:
@@ -73,9 +99,10 @@ def _converter(model: PreTrainedModel, vocabulary: Vocabulary, codes: OwnCodes) 
         def load_model(self, *_: Any, **__: Any) -> PreTrainedModel:
             for name, value in _NORMS.get(model.config.model_type, {}).items():
                 setattr(model.config, name, value)
-            if hasattr(model.config, "scale_decoder_outputs"):
-                # it takes "tied" for "scaled"
-                model.config.tie_word_embeddings = model.config.scale_decoder_outputs
+            if model.config.model_type in ("t5", "mt5"):
+                # it takes "tied" for "scaled"; mT5 is tied always and scaled never
+                scaled = getattr(model.config, "scale_decoder_outputs", False)
+                model.config.tie_word_embeddings = scaled
             return model
 
         def load_tokenizer(self, *_: Any, **__: Any) -> Vocabulary:

@@ -69,7 +69,7 @@ class T5Onnx:
             x = graph.op("Add", x, y)
             x = self._feed_forward(graph, f"{block}.2", x)
         x = self._norm(graph, "decoder.final_layer_norm", x)
-        if self.config["scale_decoder_outputs"]:
+        if getattr(self._model.config, "scale_decoder_outputs", False):  # mT5's has no such key
             x = graph.op("Mul", x, graph.number(self.config["d_model"] ** -0.5))
         return graph.linear(x, "lm_head"), present
 

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,8 @@ _TEXT = {
     "max_source_length": (int,), "source_prefix": (str,),
     "source_language": (str, type(None)), "target_language": (str, type(None)),
 }  # fmt: skip
+_TOKEN_LISTS = {"suppress_tokens": 1, "begin_suppress_tokens": 1, "bad_words_ids": 2}
+"""Generation settings that are lists of tokens, and how deep the tokens are in them."""
 _LARGEST_SIZE = 2**24
 _LARGEST_TABLE = 2**25
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}\.(json|txt|md|jinja|model|spm|bpe|vocab)")
@@ -45,7 +47,7 @@ def check_packed(student: PackedStudent) -> None:
     _check_layers(student, family, model)
     _check_tokens(student.generation, model.get_parameter(f"{family.head}.weight").shape[0])
     for name, value in student.text.items():
-        if type(value) not in _TEXT.get(name, ()):
+        if type(value) not in _TEXT.get(name, ()) or (isinstance(value, int) and value < 1):
             raise ValueError(f"it cannot have the text setting {name}={value!r}")
     for name in student.files:
         if not _FILE.fullmatch(name):
@@ -63,6 +65,8 @@ def _check_config(student: PackedStudent, family: ModelFamily) -> None:
     for key, value in config.items():
         if isinstance(value, int) and abs(value) > _LARGEST_SIZE:
             raise ValueError(f"its config says {key}={value}, more than {_LARGEST_SIZE}")
+        if isinstance(value, int) and value < (-1 if key.endswith("_token_id") else 0):
+            raise ValueError(f"its config says {key}={value}, which is negative")
     for key, prefix in (
         (family.encoder_layers_key, family.encoder_layer_prefix),
         (family.decoder_layers_key, family.decoder_layer_prefix),
@@ -133,6 +137,23 @@ def _check_matrix(name: str, matrix: PackedMatrix) -> None:
                 raise ValueError(f"{name} has scales of the shape {tuple(part.shape)}")
     if matrix.divides and bool((matrix.scale == 0).any()):
         raise ValueError(f"{name} divides by 0")
+    if not _is_finite(matrix):
+        raise ValueError(f"{name} has values beyond float32")
+
+
+def _is_finite(matrix: PackedMatrix) -> bool:
+    """Whether the values of the lowest and of the highest code, and so of all others, are finite.
+
+    Of those that a field can hold, whichever are there: so no matrix has to be unpacked.
+    """
+    scale = matrix.scale.float()
+    ends = torch.tensor([[matrix.lowest], [matrix.lowest + 2**matrix.bits - 1]]).float()
+    for end in ends:
+        distance = end if matrix.zero_point is None else end - matrix.zero_point.float()
+        value = distance / scale if matrix.divides else distance * scale
+        if not bool(torch.isfinite(value).all()):
+            return False
+    return True
 
 
 def _check_floats(name: str, tensor: Tensor) -> None:
@@ -188,9 +209,19 @@ def _check_quantizer(where: str, described: QuantizerDescription | None) -> None
 
 
 def _check_tokens(generation: Mapping[str, Any], vocabulary: int) -> None:
-    """Tokens that a decoder may be fed with are tokens of the vocabulary."""
+    """Tokens that a decoder may be fed with or must not produce are tokens of the vocabulary."""
     for name, value in generation.items():
+        depth = _TOKEN_LISTS.get(name)
         if name.endswith("_token_id"):
-            for token in value if isinstance(value, list) else [value]:
-                if token is not None and not (type(token) is int and 0 <= token < vocabulary):
-                    raise ValueError(f"it generates with {name}={value!r}, no token of its own")
+            depth = int(isinstance(value, list))
+        if depth is not None and value is not None and not _are_tokens(value, depth, vocabulary):
+            raise ValueError(f"it generates with {name}={value!r}, no token of its own")
+
+
+def _are_tokens(value: Any, depth: int, vocabulary: int) -> bool:
+    """Whether a value is a token (depth 0), a list of tokens (1), or a list of such lists (2)."""
+    if depth == 0:
+        return type(value) is int and 0 <= value < vocabulary
+    return isinstance(value, list) and all(
+        _are_tokens(item, depth - 1, vocabulary) for item in cast("list[Any]", value)
+    )

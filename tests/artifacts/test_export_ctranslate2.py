@@ -1,5 +1,6 @@
 """Exports to CTranslate2 say what the dequantized student says, through CTranslate2 itself."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from transformers import (
     M2M100Config,
     MarianConfig,
     MBartConfig,
+    MT5Config,
     PegasusConfig,
     T5Config,
 )
@@ -49,6 +51,7 @@ CONFIGS = {
     "m2m100": M2M100Config(**SIZES, decoder_start_token_id=2),
     "t5": T5Config(**T5),
     "flan": T5Config(**T5, feed_forward_proj="gated-gelu"),
+    "mt5": MT5Config(**T5),
 }
 SOURCES = [[5, 9, 13, 20, 7, 33, 2], [6, 4, 2]]
 
@@ -88,7 +91,10 @@ def scores(packed, folder, arithmetic="float32"):
 
 @pytest.mark.parametrize(
     ("name", "head"),
-    [*((name, "tied") for name in ("bart", "pegasus", "m2m100", "t5", "flan")), ("bart", "fp")],
+    [
+        *((name, "tied") for name in ("bart", "pegasus", "m2m100", "t5", "flan", "mt5")),
+        ("bart", "fp"),
+    ],
 )
 def test_weights_are_the_students_own(name, head, tmp_path):
     """Read as int8 codes and computed in float32: every code and scale was carried over."""
@@ -144,6 +150,48 @@ def test_generated_tokens(name, beams, tmp_path):
         for source in SOURCES
     ]
     assert found == expected
+
+
+def test_rows_that_died(tmp_path, recwarn):
+    """Scales of 0 and next to it: their rows are zeros, or as small as float32 goes."""
+    packed = student("bart", "quant=lsq", "quant.bits=8")
+    name = "model.encoder.layers.0.fc1.weight"
+    scale = packed.matrices[name].scale.float().expand(SIZES["encoder_ffn_dim"], 1).clone()
+    scale[:3, 0] = torch.tensor([0, 1.2e-38, 1e-42])
+    changed = replace(packed.matrices[name], scale=scale)
+    packed = replace(packed, matrices={**packed.matrices, name: changed})
+    found, expected = scores(packed, tmp_path / "model")
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    assert not [warning for warning in recwarn if warning.category is RuntimeWarning]
+
+
+@pytest.mark.parametrize("function", ["silu", "quick_gelu", "gelu_fast"])
+def test_other_activation_functions(function, tmp_path):
+    packed = student("bart", config=BartConfig(**SIZES, activation_function=function))
+    found, expected = scores(packed, tmp_path / "model")
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"encoder_attention_heads": 4}, r"other heads than the decoder's \(4 and 2\)"),
+        ({"decoder_attention_heads": 4}, r"other heads than the decoder's \(2 and 4\)"),
+        ({"activation_function": "tanh"}, "activation 'tanh' cannot be exported to CTranslate2"),
+    ],
+)
+def test_students_that_ctranslate2_cannot_hold(changed, reason, tmp_path):
+    packed = student("bart", config=BartConfig(**SIZES | changed))
+    with pytest.raises(ValueError, match=reason):
+        export_ctranslate2(packed, tmp_path / "model", vocabulary_of(packed))
+    assert not (tmp_path / "model").exists()
+
+
+def test_an_error_of_our_own_is_no_sentence_about_the_student(monkeypatch, tmp_path):
+    monkeypatch.delattr("dq_lightning.artifacts.ctranslate2_codes.OwnCodes.give")
+    packed = student("bart")
+    with pytest.raises(AttributeError):
+        export_ctranslate2(packed, tmp_path / "model", vocabulary_of(packed))
 
 
 def test_the_command_with_a_tokenizer(tmp_path, capsys):

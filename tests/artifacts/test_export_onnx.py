@@ -14,6 +14,7 @@ from transformers import (
     M2M100Config,
     MarianConfig,
     MBartConfig,
+    MT5Config,
     PegasusConfig,
     T5Config,
 )
@@ -53,6 +54,7 @@ CONFIGS = {
     "m2m100": M2M100Config(**SIZES, decoder_start_token_id=2),
     "t5": T5Config(**T5),
     "flan": T5Config(**T5, feed_forward_proj="gated-gelu"),
+    "mt5": MT5Config(**T5),
 }
 PER_ROW = partial(SymmetricQuantizer, granularity="per_row")
 ONE_ROUNDING = 1.8e-7  # of a scale that divides to its inverse, and of the product

@@ -117,6 +117,9 @@ WEIGHT = "matrices/model.encoder.layers.0.fc1.weight"
 POSITIONS = "matrices/model.encoder.embed_positions.weight"
 SPEC = ("matrices", WEIGHT.removeprefix("matrices/"))
 LINEAR = ("inputs", "model.encoder.layers.0.fc1")
+FAR_ZERO = {
+    f"{WEIGHT}/zero_point": torch.full((1, 1), -3e38), f"{WEIGHT}/scale": torch.full((1, 1), 2.0),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -128,6 +131,9 @@ LINEAR = ("inputs", "model.encoder.layers.0.fc1")
         (lambda t: t.update({f"{WEIGHT}/scale": t[f"{WEIGHT}/scale"].double()}), "float64"),
         (lambda t: t[f"{WEIGHT}/scale"].fill_(torch.inf), "infinite"),
         (lambda t: t[f"{POSITIONS}/scale"].fill_(0), "divides by 0"),
+        (lambda t: t.update({f"{WEIGHT}/scale": torch.full((1, 1), 3e38)}), "beyond float32"),
+        (lambda t: t.update({f"{POSITIONS}/scale": torch.full((1, 1), 1e-37)}), "beyond float32"),
+        (lambda t: t.update(FAR_ZERO), "beyond float32"),
         (lambda t: t.update({"matrices/no.weight/fields": torch.zeros(1)}), "of no use"),
         (lambda t: t.update({"tensors/spare": torch.zeros(1)}), "stored weights have 'spare'"),
         (lambda t: t.update({"files/a.txt": torch.zeros(1)}), "not made of bytes"),
@@ -164,6 +170,8 @@ def at(*keys):
         (at("config", "d_model", 2**24), "asks for"),
         (at("config", "encoder_layers", 10**7), "and it has 2"),
         (at("config", "encoder_attention_heads", 0), "describes no model"),
+        (at("config", "encoder_attention_heads", -4), "heads=-4, which is negative"),
+        (at("config", "pad_token_id", -2), "pad_token_id=-2, which is negative"),
         (at("config", "activation_function", "os.system"), "describes no model"),
         (at("config", "attn_implementation", "someone/kernels"), "no bart has"),
         (at("config", "auto_map", {"AutoConfig": "evil.Config"}), "no bart has"),
@@ -171,6 +179,9 @@ def at(*keys):
         (at("config", "max_position_embeddings", 2**24), "asks for"),
         (at("generation", "decoder_start_token_id", -1), "no token of its own"),
         (at("generation", "eos_token_id", [2, 99]), "no token of its own"),
+        (at("generation", "bad_words_ids", [[5], [999999]]), "no token of its own"),
+        (at("generation", "bad_words_ids", [5]), "no token of its own"),
+        (at("generation", "suppress_tokens", [-1]), "no token of its own"),
         (at("uses", "lm_head.weight", "nothing"), "stored weights have|lack"),
         (at("uses", "spare.weight", "model.shared.weight"), "weights have 'spare.weight'"),
         (at("uses", "lm_head.weight", 3), "is int instead of str"),
@@ -191,6 +202,8 @@ def at(*keys):
         (at("operands", "model.encoder", {}), "no attention has"),
         (at("operands", "model.encoder.layers.0.self_attn", "query", 4), "must have the fields"),
         (at("text", "max_source_length", 2.5), "text setting"),
+        (at("text", "max_source_length", -5), "text setting max_source_length=-5"),
+        (at("text", "max_source_length", 0), "text setting max_source_length=0"),
     ],
 )
 def test_wrong_metadata(file, change, reason):
