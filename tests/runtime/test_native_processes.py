@@ -1,0 +1,58 @@
+"""What the native engine asks of its process: threads, memory, and to be where it was made."""
+
+import os
+import select
+import signal
+
+import pytest
+
+from dq_lightning.runtime.native import NativeEngine
+from dq_lightning.runtime.settings import GenerationSettings
+
+BASE = {"decoder_start_token_id": 1, "pad_token_id": 0, "eos_token_ids": (2,), "max_length": 12}
+SECONDS = 30  # for what takes less than one
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this machine")
+
+
+def in_a_fork(work):
+    """What `work` returns or raises in a forked process, as text; it must end by itself."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            said = str(work())
+        except BaseException as error:
+            said = f"{type(error).__name__}: {error}"
+        os.write(writing, said.encode())
+        os._exit(0)
+    os.close(writing)
+    ready, _, _ = select.select([reading], [], [], SECONDS)
+    if not ready:
+        os.kill(child, signal.SIGKILL)
+    with os.fdopen(reading, "rb") as pipe:
+        said = pipe.read().decode()
+    _, status = os.waitpid(child, 0)
+    assert ready, f"the forked process did not end within {SECONDS} seconds"
+    assert status == 0, f"the forked process ended with status {status}"
+    return said
+
+
+@pytest.fixture(scope="module")
+def bart(student, packed):
+    return packed(student("bart"))
+
+
+def test_an_engine_of_another_process(bart):
+    engine, settings = NativeEngine(bart, threads=2), GenerationSettings(**BASE)
+    texts = engine.generate([[5, 6]], settings)
+    words = "was made before this process was forked"
+    assert words in in_a_fork(lambda: engine.generate([[5, 6]], settings))
+    assert words in in_a_fork(lambda: engine.logits([[5, 6]], [[1, 7]]))
+    own = in_a_fork(lambda: NativeEngine(bart, threads=2).generate([[5, 6]], settings))
+    assert own == str(texts) == str(engine.generate([[5, 6]], settings))
+
+
+def test_an_engine_of_another_process_goes_quietly(bart):
+    engines = [NativeEngine(bart, threads=2)]
+    assert in_a_fork(engines.clear) == "None"
