@@ -42,8 +42,9 @@ class NativeEngine:
 
     threads: those of one call; one works on a sentence, all of them where it is the only one.
     Results depend neither on them nor on what else stands in a call. Raises UnsupportedError for a
-    student that it cannot run and NativeBuildError where the library cannot be built. A process
-    that was forked after this must make an engine of its own: its threads are not forked.
+    student that it cannot run, ValueError for threads that the system does not allow and
+    NativeBuildError where the library cannot be built. A process that was forked after this must
+    make an engine of its own: its threads are not forked.
     """
 
     _getpid = os.getpid  # for __del__, which may come after the module's own names are gone
@@ -59,7 +60,7 @@ class NativeEngine:
         packed = self._packed(parts)
         self._engine: int | None = self._library.dq_engine_new(packed, name.encode(), threads)
         if self._engine is None:
-            raise ValueError(f"The packed student does not fit together: {self._error()}.")
+            raise ValueError(self._error())
         self.name = f"native ({name})"
 
     @property

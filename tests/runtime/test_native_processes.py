@@ -1,8 +1,11 @@
 """What the native engine asks of its process: threads, memory, and to be where it was made."""
 
 import os
+import resource
 import select
 import signal
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +15,7 @@ from dq_lightning.runtime.settings import GenerationSettings
 BASE = {"decoder_start_token_id": 1, "pad_token_id": 0, "eos_token_ids": (2,), "max_length": 12}
 SECONDS = 30  # for what takes less than one
 
+linux = pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc")
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this machine")
 
 
@@ -38,6 +42,13 @@ def in_a_fork(work):
     return said
 
 
+def limit_memory(more):
+    """Let this process have that many bytes more than it has now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    most = pages * resource.getpagesize() + more
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
 @pytest.fixture(scope="module")
 def bart(student, packed):
     return packed(student("bart"))
@@ -56,3 +67,15 @@ def test_an_engine_of_another_process(bart):
 def test_an_engine_of_another_process_goes_quietly(bart):
     engines = [NativeEngine(bart, threads=2)]
     assert in_a_fork(engines.clear) == "None"
+
+
+@linux
+def test_more_threads_than_the_system_allows(bart):
+    """The process lives on, and engine=auto has a reason to give."""
+
+    def work():
+        limit_memory(64 * 2**20)  # of 64 stacks, a few
+        return NativeEngine(bart, threads=64).name
+
+    said = in_a_fork(work)
+    assert said == "ValueError: The system has no room for 64 threads; write a smaller number."

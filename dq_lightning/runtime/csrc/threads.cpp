@@ -1,6 +1,8 @@
 #include "threads.h"
 
 #include <stdexcept>
+#include <string>
+#include <system_error>
 #include <utility>
 
 #if defined(__x86_64__) || defined(__i386__)
@@ -58,10 +60,20 @@ void Barrier::check() const {
 }
 
 Threads::Threads(int size) {
-  for (int index = 1; index < size; index++) workers_.emplace_back([this, index] { serve(index); });
+  try {
+    for (int index = 1; index < size; index++)
+      workers_.emplace_back([this, index] { serve(index); });
+  } catch (const std::system_error&) {
+    stop();  // those that did start: a thread must not be destroyed while it runs
+    throw std::runtime_error("The system has no room for " + std::to_string(size) +
+                             " threads; write a smaller number.");
+  } catch (...) {
+    stop();
+    throw;
+  }
 }
 
-Threads::~Threads() {
+void Threads::stop() {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     stopping_ = true;

@@ -46,8 +46,9 @@ struct Member {
 // A fixed number of threads, the caller among them.
 class Threads {
  public:
+  // Throws std::runtime_error where the system does not allow as many.
   explicit Threads(int size);
-  ~Threads();
+  ~Threads() { stop(); }
   Threads(const Threads&) = delete;
   Threads& operator=(const Threads&) = delete;
   int size() const { return static_cast<int>(workers_.size()) + 1; }
@@ -56,6 +57,7 @@ class Threads {
   void run(const std::function<void(int)>& work);
 
  private:
+  void stop();
   void serve(int index);
   void attempt(int index);
   std::vector<std::thread> workers_;
