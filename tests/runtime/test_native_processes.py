@@ -79,3 +79,21 @@ def test_more_threads_than_the_system_allows(bart):
 
     said = in_a_fork(work)
     assert said == "ValueError: The system has no room for 64 threads; write a smaller number."
+
+
+@linux
+def test_memory_follows_the_text_and_not_max_length(student, packed):
+    """Texts of one token; the caches of all the positions that they may reach would be 2 GB."""
+    t5 = packed(student("t5"))
+    own = {"max_length": 200_000, "forced_bos_token_id": 2, "num_beams": 4}
+
+    def work():
+        engine, before = NativeEngine(t5, threads=1), highest()
+        texts = engine.generate([[5, 6]] * 16, GenerationSettings(**{**BASE, **own}))
+        assert all(text.token_ids == [2] for text in texts)
+        return highest() - before
+
+    def highest():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    assert int(in_a_fork(work)) < 50_000  # KB

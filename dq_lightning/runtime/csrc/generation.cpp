@@ -107,7 +107,7 @@ class Engine::Group {
                        position);
       add_rows(static_cast<int>(sentence));
     }
-    decoder_->commit();
+    decoder_->commit(position);
   }
 
   const Model& model_;
@@ -250,7 +250,7 @@ void Engine::logits(const Sources& sources, const Sources& targets, float* out) 
       std::copy(decoder->logits(0), decoder->logits(0) + model_.vocabulary,
                 places[number] + int64_t{position} * model_.vocabulary);
       decoder->keep(0, 0, position);
-      decoder->commit();
+      decoder->commit(position);
     }
   };
   for_each_group(threads_.size(), groups, work);
