@@ -97,3 +97,25 @@ def test_memory_follows_the_text_and_not_max_length(student, packed):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     assert int(in_a_fork(work)) < 50_000  # KB
+
+
+@linux
+@pytest.mark.parametrize("threads", [1, 4])
+def test_too_little_memory_is_said(student, packed, threads):
+    """Not that another thread failed, which one thread or another would say first."""
+    t5 = packed(student("t5"))
+    settings = GenerationSettings(**{**BASE, "max_length": 3_000_000}, num_beams=4)
+
+    def work():
+        engine, said = NativeEngine(t5, threads=threads), set()
+        limit_memory(300 * 2**20)
+        for _ in range(100):
+            with pytest.raises(ValueError) as error:
+                engine.generate([[5, 6, 7]], settings)
+            said.add(str(error.value))
+        return " ".join(said)
+
+    said = in_a_fork(work)
+    assert said == (
+        "There is not enough memory; shorter texts, fewer beams or fewer threads need less."
+    )

@@ -56,7 +56,7 @@ void Barrier::give_up() {
 }
 
 void Barrier::check() const {
-  if (broken_.load()) throw std::runtime_error("another thread failed");
+  if (broken_.load()) throw LeftBehind();
 }
 
 Threads::Threads(int size) {
@@ -100,11 +100,12 @@ void Threads::attempt(int index) {
   std::exception_ptr error;
   try {
     (*work_)(index);
+  } catch (const LeftBehind&) {  // the exception that counts is that of the thread that failed
   } catch (...) {
     error = std::current_exception();
   }
   std::lock_guard<std::mutex> lock(mutex_);
-  if (error) error_ = error;
+  if (error && !error_) error_ = error;
   if (--running_ == 0) done_.notify_all();
 }
 
