@@ -3,7 +3,7 @@
 import ctypes
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -106,6 +106,12 @@ class NativeEngine:
         # In a forked process nobody could join the threads: the memory stays until it ends.
         if getattr(self, "_engine", None) is not None and self._process == self._getpid():
             self._library.dq_engine_delete(self._engine)
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse `copy` and `pickle`: two objects would free one engine."""
+        raise TypeError(
+            "A native engine cannot be copied or pickled; load the packed student once more."
+        )
 
     def _refuse_forked(self) -> None:
         if self._process != self._getpid():
