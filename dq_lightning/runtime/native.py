@@ -1,8 +1,9 @@
 """The native engine: C++ (csrc/) behind a C interface, on packed weights."""
 
 import ctypes
+import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -41,8 +42,12 @@ class NativeEngine:
 
     threads: those of one call; one works on a sentence, all of them where it is the only one.
     Results depend neither on them nor on what else stands in a call. Raises UnsupportedError for a
-    student that it cannot run and NativeBuildError where the library cannot be built.
+    student that it cannot run, ValueError for threads that the system does not allow and
+    NativeBuildError where the library cannot be built. A process that was forked after this must
+    make an engine of its own: its threads are not forked.
     """
+
+    _getpid = os.getpid  # for __del__, which may come after the module's own names are gone
 
     def __init__(
         self, student: PackedStudent, threads: int | None = None, isa: str | None = None
@@ -51,10 +56,11 @@ class NativeEngine:
         self._library = _declared(native_library())
         name = instruction_set(self._library, isa)
         threads = threads or torch.get_num_threads()
+        self._process = self._getpid()
         packed = self._packed(parts)
         self._engine: int | None = self._library.dq_engine_new(packed, name.encode(), threads)
         if self._engine is None:
-            raise ValueError(f"The packed student does not fit together: {self._error()}.")
+            raise ValueError(self._error())
         self.name = f"native ({name})"
 
     @property
@@ -66,6 +72,7 @@ class NativeEngine:
         self, sources: Sequence[Sequence[int]], settings: GenerationSettings
     ) -> list[Generation]:
         """`num_return_sequences` results for each source, in order."""
+        self._refuse_forked()
         tokens, lengths = _flat(sources)
         results = len(sources) * settings.num_return_sequences
         out = np.zeros((results, settings.max_length), np.int32)
@@ -84,6 +91,7 @@ class NativeEngine:
         self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
     ) -> list[NDArray[np.float32]]:
         """(target length, vocabulary) for each pair; targets are decoder inputs, start included."""
+        self._refuse_forked()
         vocabulary = self._library.dq_engine_vocabulary(self._engine)
         (tokens, lengths), (target_tokens, target_lengths) = _flat(sources), _flat(targets)
         assert len(lengths) == len(target_lengths)
@@ -95,8 +103,22 @@ class NativeEngine:
         return np.split(out, np.cumsum(target_lengths)[:-1])
 
     def __del__(self) -> None:
-        if getattr(self, "_engine", None) is not None:
+        # In a forked process nobody could join the threads: the memory stays until it ends.
+        if getattr(self, "_engine", None) is not None and self._process == self._getpid():
             self._library.dq_engine_delete(self._engine)
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse `copy` and `pickle`: two objects would free one engine."""
+        raise TypeError(
+            "A native engine cannot be copied or pickled; load the packed student once more."
+        )
+
+    def _refuse_forked(self) -> None:
+        if self._process != self._getpid():
+            raise RuntimeError(
+                "The native engine was made before this process was forked, and its threads are "
+                "not in it; load the student in this process."
+            )
 
     def _packed(self, parts: Parts) -> int:
         packed: int = self._library.dq_parts_new()

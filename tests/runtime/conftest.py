@@ -38,9 +38,9 @@ def family_name(request: pytest.FixtureRequest) -> str:
 def student() -> Callable[..., PreTrainedModel]:
     """Give a builder of prepared students in eval mode, whose learned scales have seen a batch."""
 
-    def build(name: str, *overrides: str) -> PreTrainedModel:
+    def build(name: str, *overrides: str, **sizes: object) -> PreTrainedModel:
         torch.manual_seed(0)
-        model = TINY.BUILDERS[name]()
+        model = TINY.BUILDERS[name](**sizes)
         for bias in (p for key, p in model.named_parameters() if "bias" in key):
             torch.nn.init.normal_(bias, std=0.1)  # biases of 0 would hide a lost one
         with initialize_config_dir(str(CONF), version_base="1.3"):

@@ -1,5 +1,7 @@
 """What the native engine cannot run or read is one clear sentence, never a crash."""
 
+import copy
+import pickle
 from dataclasses import replace
 
 import pytest
@@ -135,6 +137,13 @@ def test_the_longest_text_fits(engine):
     settings = GenerationSettings(**{**BASE, "max_length": 65, "eos_token_ids": ()}, num_beams=2)
     (text,) = engine.generate([[5] * 64], settings)
     assert len(text.token_ids) == 64
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_an_engine_cannot_be_copied(bart, copied):
+    """Two objects would free it twice."""
+    with pytest.raises(TypeError, match="cannot be copied or pickled; load the packed"):
+        copied(NativeEngine(bart))
 
 
 def test_an_engine_that_was_never_built_goes_quietly(bart):

@@ -7,6 +7,7 @@ import torch
 from dq_lightning.quantization.fake_quantizer import FakeQuantizer
 from dq_lightning.quantization.modules import FakeQuantizedLinear
 from dq_lightning.runtime.build import INSTRUCTION_SETS
+from dq_lightning.runtime.engine_torch import TorchEngine
 from dq_lightning.runtime.native import NativeEngine
 
 # Two ways to sum the same products end up this far apart, in steps of a code, at most.
@@ -130,6 +131,23 @@ def test_long_texts(student, packed):
     expected = model(input_ids=ids, decoder_input_ids=decoder_ids).logits[0].numpy()
     (logits,) = engine.logits([source], [target])
     assert np.abs(logits - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("heads", [(8, 1), (1, 8), (4, 2), (2, 3)])
+@pytest.mark.parametrize("recipe", ["default", "float_attention"])
+def test_stacks_of_different_sizes(student, packed, heads, recipe):
+    """Each thread's memory holds the rows of both stacks, whichever has the wider heads."""
+    encoder, decoder = heads
+    sizes = {
+        "encoder_attention_heads": encoder, "decoder_attention_heads": decoder,
+        "encoder_ffn_dim": 100 * decoder, "decoder_ffn_dim": 100 * encoder,
+        "encoder_layers": 1, "decoder_layers": 1, "d_model": 384, "init_std": 0.05,
+    }  # fmt: skip
+    stored = packed(student("bart", *RECIPES[recipe], **sizes))
+    sources, targets = zip(*(pair for pair in pairs(8, longest=60)), strict=True)
+    expected = TorchEngine(stored).logits(sources, targets)
+    for found, logits in zip(NativeEngine(stored).logits(sources, targets), expected, strict=True):
+        assert np.abs(found - logits).max() < 0.02 * np.abs(logits).max()  # some codes flip
 
 
 def test_positions_in_eight_bits_are_the_packed_ones(student, packed):

@@ -2,6 +2,7 @@
 // or a negative number; dq_error() then says why.
 
 #include <exception>
+#include <new>
 #include <stdexcept>
 #include <string>
 
@@ -9,7 +10,21 @@
 
 namespace {
 
-thread_local std::string error;
+constexpr const char* kNoMemory =
+    "There is not enough memory; shorter texts, fewer beams or fewer threads need less.";
+
+thread_local std::string problem_text;
+thread_local const char* error = "";
+
+// Also where there is no memory for the text itself.
+void remember(const char* problem) noexcept {
+  try {
+    problem_text = problem;
+    error = problem_text.c_str();
+  } catch (const std::bad_alloc&) {
+    error = kNoMemory;
+  }
+}
 
 dq::Sources split(const int32_t* tokens, const int32_t* lengths, int32_t n) {
   dq::Sources sources;
@@ -24,17 +39,19 @@ template <typename Value, typename Work>
 Value attempt(Value failed, const Work& work) {
   try {
     return work();
+  } catch (const std::bad_alloc&) {
+    error = kNoMemory;
   } catch (const std::exception& problem) {
-    error = problem.what();
-    return failed;
+    remember(problem.what());
   }
+  return failed;
 }
 
 }  // namespace
 
 extern "C" {
 
-const char* dq_error() { return error.c_str(); }
+const char* dq_error() { return error; }
 
 dq::Parts* dq_parts_new() { return new dq::Parts(); }
 void dq_parts_delete(dq::Parts* parts) { delete parts; }

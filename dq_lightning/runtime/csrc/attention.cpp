@@ -145,14 +145,17 @@ void attend(const Queries& queries, int rows, const Matrix& keys, const Vectors&
   }
 }
 
+float bias_at(const Stack& stack, int head, int distance) {
+  const int near = std::clamp(distance, -stack.far, stack.far);
+  return stack.relative_bias[head * (2 * stack.far + 1) + stack.far + near];
+}
+
 std::vector<float> bias_by_distance(const Stack& stack, int heads, int longest) {
   std::vector<float> bias;
   if (!stack.relative_bias) return bias;
   for (int head = 0; head < heads; head++)
-    for (int distance = -longest; distance <= longest; distance++) {
-      const int near = std::clamp(distance, -stack.far, stack.far);
-      bias.push_back(stack.relative_bias[head * (2 * stack.far + 1) + stack.far + near]);
-    }
+    for (int distance = -longest; distance <= longest; distance++)
+      bias.push_back(bias_at(stack, head, distance));
   return bias;
 }
 

@@ -78,7 +78,10 @@ void attend(const Queries& queries, int rows, const Matrix& keys, const Vectors&
             RowQuantizer probabilities, const float* bias, int64_t bias_stride,
             AttentionScratch& scratch, float* out, int64_t out_stride);
 
-// A stack's relative bias at every distance up to `longest`, head by head: entry
+// A stack's relative bias of a head at a distance, key minus query.
+float bias_at(const Stack& stack, int head, int distance);
+
+// The same for every distance up to `longest`, head by head (empty: the stack has none): entry
 // head * (2 longest + 1) + longest + (key - query).
 std::vector<float> bias_by_distance(const Stack& stack, int heads, int longest);
 

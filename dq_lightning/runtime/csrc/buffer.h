@@ -11,7 +11,8 @@
 
 namespace dq {
 
-// n zeros, aligned to 64 bytes, with 64 further bytes that may be read.
+// n zeros, aligned to 64 bytes, with 64 further bytes that may be read. Of a large buffer only the
+// pages that are written take memory and time: they come from the system as zeros.
 template <typename T>
 class Buffer {
  public:
@@ -19,9 +20,12 @@ class Buffer {
   explicit Buffer(int64_t n) {
     const int64_t used = n * static_cast<int64_t>(sizeof(T));
     const size_t bytes = static_cast<size_t>(round_up(used, 64)) + 64;
-    data_.reset(static_cast<T*>(std::aligned_alloc(64, bytes)));
-    if (!data_) throw std::bad_alloc();
-    std::memset(data_.get(), 0, bytes);
+    size_t room = bytes + 64;
+    void* const block = std::calloc(room, 1);
+    if (!block) throw std::bad_alloc();
+    void* aligned = block;
+    std::align(64, bytes, aligned, room);
+    data_ = {static_cast<T*>(aligned), Free{block}};
   }
   T* data() { return data_.get(); }
   const T* data() const { return data_.get(); }
@@ -30,7 +34,8 @@ class Buffer {
 
  private:
   struct Free {
-    void operator()(T* data) const { std::free(data); }
+    void operator()(T*) const { std::free(block); }
+    void* block = nullptr;
   };
   std::unique_ptr<T, Free> data_;
 };

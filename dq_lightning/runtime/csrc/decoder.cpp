@@ -45,10 +45,9 @@ Decoder::Decoder(const Model& model, const Ops& ops, const Sequences& sentences,
       shape_(model.decoder.layers[0].self),
       slots_(slots),
       most_positions_(most_positions),
-      bias_(bias_by_distance(model.decoder, shape_.heads, most_positions)),
       logits_stride_(round_up(model.vocabulary, kBlock)),
-      ancestors_(static_cast<size_t>(slots) * static_cast<size_t>(most_positions)),
-      next_ancestors_(ancestors_),
+      ancestors_(int64_t{slots} * most_positions),
+      next_ancestors_(int64_t{slots} * most_positions),
       projected_(int64_t{slots} * 3 * shape_.width()),
       context_(int64_t{slots} * shape_.width()),
       inner_(int64_t{slots} * model.decoder.layers[0].feed_forward.input.outputs),
@@ -58,15 +57,29 @@ Decoder::Decoder(const Model& model, const Ops& ops, const Sequences& sentences,
     scratch_.emplace_back(model, ops, slots, std::max(sentences.longest, most_positions));
   for (const Layer& layer : model.decoder.layers)
     cache_.emplace_back(layer.self, int64_t{most_positions} * slots * shape_.heads);
-  for (int slot = 0; slot < slots; slot++)
-    ancestors_[static_cast<size_t>(slot) * static_cast<size_t>(most_positions)] = slot;
+  for (int slot = 0; slot < slots; slot++) ancestors_[int64_t{slot} * most_positions] = slot;
+  if (model.decoder.relative_bias) bias_ = Buffer<float>(int64_t{shape_.heads} * most_positions);
+  prepare(0);
+}
+
+// What a step of `position` reads beyond that of the one before.
+void Decoder::prepare(int position) {
+  if (!bias_.data() || position >= most_positions_) return;
+  for (int head = 0; head < shape_.heads; head++)
+    bias_[int64_t{head + 1} * most_positions_ - 1 - position] =
+        bias_at(model_.decoder, head, -position);
 }
 
 void Decoder::keep(int slot, int parent, int position) {
-  const auto from = ancestors_.begin() + int64_t{parent} * most_positions_;
-  const auto to = next_ancestors_.begin() + int64_t{slot} * most_positions_;
+  const int32_t* from = ancestors_.data() + int64_t{parent} * most_positions_;
+  int32_t* to = next_ancestors_.data() + int64_t{slot} * most_positions_;
   std::copy(from, from + position + 1, to);
   if (position + 1 < most_positions_) to[position + 1] = (position + 1) * slots_ + slot;
+}
+
+void Decoder::commit(int position) {
+  std::swap(ancestors_, next_ancestors_);
+  prepare(position + 1);
 }
 
 void Decoder::step(const Member& member, const std::vector<Row>& rows, int position) {
@@ -173,9 +186,8 @@ void Decoder::attend_self_row(size_t layer, int number, const Row& row, int firs
               scale.data() + head, nullptr, index};
     };
     ops_.dots(query, cached(cache.key_codes, cache.key_scale, cache.key_values), n, scores);
-    const float* bias = bias_.empty() ? nullptr
-                                      : bias_.data() + int64_t{head} * (2 * most_positions_ + 1) +
-                                            most_positions_ - position;
+    const float* bias =
+        bias_.data() ? bias_.data() + int64_t{head + 1} * most_positions_ - n : nullptr;
     ops_.softmax(scores, round_up(n, kBlock), 1, n, bias, 0, attention.probabilities, factor);
     ops_.weighted_sum(scores, round_up(n, kBlock), 1, n, factor,
                       cached(cache.value_codes, cache.value_scale, cache.value_values),

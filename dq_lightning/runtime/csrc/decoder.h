@@ -29,7 +29,7 @@ class Decoder {
   // After the step of `position`: in the next one this slot continues what `parent` was. All calls
   // of `keep` read what held in the last step; `commit` makes them hold.
   void keep(int slot, int parent, int position);
-  void commit() { std::swap(ancestors_, next_ancestors_); }
+  void commit(int position);
 
  private:
   // One thread's memory. All threads hold the same x.
@@ -47,6 +47,7 @@ class Decoder {
     Buffer<float> key_scale, value_scale, key_values, value_values;
   };
 
+  void prepare(int position);
   void embed_rows(const std::vector<Row>& rows, int position, Scratch& scratch);
   void attend_self(size_t layer, const Member& member, const std::vector<Row>& rows, int position,
                    Scratch& scratch);
@@ -65,11 +66,13 @@ class Decoder {
   const std::vector<KeyValues>& memory_;
   const Attention& shape_;  // any layer's: its sizes
   const int slots_, most_positions_;
-  const std::vector<float> bias_;
   const int64_t logits_stride_;
   std::vector<Scratch> scratch_;  // by member
   std::vector<Cache> cache_;      // by layer
-  std::vector<int32_t> ancestors_, next_ancestors_;  // by slot and position: place in the caches
+  // What follows has room for every position, most of which no text may ever reach: like the
+  // caches it is filled position by position, because memory that nobody wrote costs nothing.
+  Buffer<float> bias_;  // by head and distance, that of 0 last; null: the model has none
+  Buffer<int32_t> ancestors_, next_ancestors_;  // by slot and position: place in the caches
   Buffer<float> projected_, context_, inner_, out_, logits_;  // of all rows, written in shares
 };
 

@@ -14,7 +14,11 @@ constexpr Member kAlone{nullptr, 0, 1};
 Encoder::Scratch::Scratch(const Model& model, const Ops& ops, int rows, int keys)
     : projector(ops, rows, std::max({model.width, model.encoder.layers[0].self.width(),
                                      model.encoder.layers[0].feed_forward.inner()})),
-      attention(ops, model.encoder.layers[0].self.heads, model.encoder.layers[0].self.head_width,
+      // `look` writes the encoder's keys with it, `remember` those of the cross attention.
+      attention(ops,
+                std::max(model.encoder.layers[0].self.heads, model.decoder.layers[0].cross.heads),
+                std::max(model.encoder.layers[0].self.head_width,
+                         model.decoder.layers[0].cross.head_width),
                 rows, keys),
       projected(int64_t{rows} * std::max(3 * model.encoder.layers[0].self.width(),
                                          2 * model.decoder.layers[0].cross.width())),

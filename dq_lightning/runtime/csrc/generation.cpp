@@ -11,6 +11,15 @@ namespace {
 // More rows of a step than about 32 (8 sentences of 4 beams) do not make a matrix product faster.
 constexpr size_t kMostTogether = 8;
 
+Model read(const Parts& parts) {
+  try {
+    return Model(parts);
+  } catch (const std::invalid_argument& problem) {
+    throw std::invalid_argument("The packed student does not fit together: " +
+                                std::string(problem.what()) + ".");
+  }
+}
+
 }  // namespace
 
 class Engine::Group {
@@ -98,7 +107,7 @@ class Engine::Group {
                        position);
       add_rows(static_cast<int>(sentence));
     }
-    decoder_->commit();
+    decoder_->commit(position);
   }
 
   const Model& model_;
@@ -114,7 +123,7 @@ class Engine::Group {
 };
 
 Engine::Engine(std::unique_ptr<Parts> parts, const Ops& ops, int threads)
-    : parts_(std::move(parts)), model_(*parts_), ops_(ops), threads_(threads) {}
+    : parts_(std::move(parts)), model_(read(*parts_)), ops_(ops), threads_(threads) {}
 
 void Engine::check(const Stack& stack, const char* what, Tokens tokens) const {
   const auto refuse = [what](const std::string& problem) {
@@ -241,7 +250,7 @@ void Engine::logits(const Sources& sources, const Sources& targets, float* out) 
       std::copy(decoder->logits(0), decoder->logits(0) + model_.vocabulary,
                 places[number] + int64_t{position} * model_.vocabulary);
       decoder->keep(0, 0, position);
-      decoder->commit();
+      decoder->commit(position);
     }
   };
   for_each_group(threads_.size(), groups, work);

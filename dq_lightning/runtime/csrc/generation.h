@@ -16,6 +16,8 @@ using Sources = std::vector<Tokens>;
 
 class Engine {
  public:
+  // Throws std::invalid_argument for parts that do not fit together, std::runtime_error for
+  // threads that cannot be started.
   Engine(std::unique_ptr<Parts> parts, const Ops& ops, int threads);
   // The results of each source. Throws std::invalid_argument for a source that the model cannot
   // read and for a text longer than its positions.

@@ -1,6 +1,8 @@
 #include "threads.h"
 
 #include <stdexcept>
+#include <string>
+#include <system_error>
 #include <utility>
 
 #if defined(__x86_64__) || defined(__i386__)
@@ -54,14 +56,24 @@ void Barrier::give_up() {
 }
 
 void Barrier::check() const {
-  if (broken_.load()) throw std::runtime_error("another thread failed");
+  if (broken_.load()) throw LeftBehind();
 }
 
 Threads::Threads(int size) {
-  for (int index = 1; index < size; index++) workers_.emplace_back([this, index] { serve(index); });
+  try {
+    for (int index = 1; index < size; index++)
+      workers_.emplace_back([this, index] { serve(index); });
+  } catch (const std::system_error&) {
+    stop();  // those that did start: a thread must not be destroyed while it runs
+    throw std::runtime_error("The system has no room for " + std::to_string(size) +
+                             " threads; write a smaller number.");
+  } catch (...) {
+    stop();
+    throw;
+  }
 }
 
-Threads::~Threads() {
+void Threads::stop() {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     stopping_ = true;
@@ -88,11 +100,12 @@ void Threads::attempt(int index) {
   std::exception_ptr error;
   try {
     (*work_)(index);
+  } catch (const LeftBehind&) {  // the exception that counts is that of the thread that failed
   } catch (...) {
     error = std::current_exception();
   }
   std::lock_guard<std::mutex> lock(mutex_);
-  if (error) error_ = error;
+  if (error && !error_) error_ = error;
   if (--running_ == 0) done_.notify_all();
 }
 

@@ -12,12 +12,15 @@
 
 namespace dq {
 
+// What a member leaves a barrier with after another one has failed. It tells nothing about why.
+struct LeftBehind {};
+
 // A place where `size` threads wait for the last of them: first awake, then asleep.
 class Barrier {
  public:
   explicit Barrier(int size) : size_(size) {}
   void wait();
-  // Makes everybody who waits here, or ever will, leave by an exception: a member has failed.
+  // Makes everybody who waits here, or ever will, leave by LeftBehind: a member has failed.
   void give_up();
 
  private:
@@ -46,16 +49,18 @@ struct Member {
 // A fixed number of threads, the caller among them.
 class Threads {
  public:
+  // Throws std::runtime_error where the system does not allow as many.
   explicit Threads(int size);
-  ~Threads();
+  ~Threads() { stop(); }
   Threads(const Threads&) = delete;
   Threads& operator=(const Threads&) = delete;
   int size() const { return static_cast<int>(workers_.size()) + 1; }
   // Runs work(0) ... work(size - 1) at the same time and waits for all of them.
-  // An exception of any of them is thrown again here.
+  // The first exception of any of them is thrown again here, but no LeftBehind.
   void run(const std::function<void(int)>& work);
 
  private:
+  void stop();
   void serve(int index);
   void attempt(int index);
   std::vector<std::thread> workers_;
