@@ -9,6 +9,7 @@ import pytest
 from dq_lightning.reporting.latency_records import latency_table
 from dq_lightning.reporting.parity_records import parity_table
 from dq_lightning.reporting.records import (
+    main,
     read_recipes,
     read_records,
     recipes_table,
@@ -89,22 +90,52 @@ def test_the_shipped_teacher_is_within_its_bars():
     assert (TEACHER.parent / "model.safetensors").stat().st_size <= 6_000_000
 
 
-def test_a_folder_is_sorted_by_bits_and_layers(tmp_path):
-    def record(weight_bits, layers):
-        name = f"{weight_bits}-{weight_bits}-8 {layers}-{layers}"
-        cell = {"name": name, "weight_bits": weight_bits, "encoder_layers": layers}
-        return {
-            "seconds": 90.0,
-            "metrics": {
-                "cell": cell,
-                "primary_metric": "wer",
-                "student": {"per": 5.0, "wer": 25.0},
-                "drop": {"wer": 1.0},
-                "run": {"steps": 10},
-                "bytes": {"student_nominal": 1000, "ratio": 4.0},
-            },
-        }
+def record(weight_bits, layers):
+    name = f"{weight_bits}-{weight_bits}-8 {layers}-{layers}"
+    cell = {"name": name, "weight_bits": weight_bits, "encoder_layers": layers}
+    return {
+        "seconds": 90.0,
+        "metrics": {
+            "cell": cell,
+            "primary_metric": "wer",
+            "student": {"per": 5.0, "wer": 25.0},
+            "drop": {"wer": 1.0},
+            "run": {"steps": 10},
+            "bytes": {"student_nominal": 1000, "ratio": 4.0},
+        },
+    }
 
+
+def test_a_run_without_a_teacher_has_the_speed_of_its_packed_file_alone():
+    """As experiment=g2p_teacher is published: nothing to lose, nobody else to time."""
+    made = record(32, 6)
+    made["metrics"] |= {
+        "teacher": None, "drop": {}, "timed_items": 10,
+        "generation_seconds": {"student": 4.0, "packed": 2.0},
+    }  # fmt: skip
+    head, _, row = records_table([made]).splitlines()
+    assert head.endswith("| ratio | items/s: packed / teacher | minutes |")
+    assert row.endswith("| 4.00x | 5.0 / - | 1.5 |")
+
+
+def test_a_path_without_records_is_one_sentence(tmp_path, capsys):
+    empty, other = tmp_path / "empty", tmp_path / "other.json"
+    empty.mkdir()
+    other.write_text('{"cells": []}')
+    for words, sentence in (
+        ([tmp_path / "t.json"], f"There is no {tmp_path / 't.json'}; "),
+        ([empty], f"{empty} holds no record (*.json); "),
+        ([other], f"{other} is no record for this table; "),
+        (["--recipes", empty], f"{empty} holds no folder of a recipe's records; "),
+        (["--recipes", tmp_path], f"{empty} holds no record (*.json); "),
+    ):
+        assert main([str(word) for word in words]) == 2
+        output = capsys.readouterr()
+        assert output.err.startswith(sentence) and output.err.count("\n") == 1
+        assert not output.out
+
+
+def test_a_folder_is_sorted_by_bits_and_layers(tmp_path):
     found = [record(bits, layers) for bits, layers in [(8, 1), (2, 6), (2, 3)]]
     for number, made in enumerate(found):
         (tmp_path / f"{number}.json").write_text(json.dumps(made))
