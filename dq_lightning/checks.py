@@ -5,14 +5,13 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from dq_lightning.choices import writes_targets
+from dq_lightning.choices import chosen_save_dtype, writes_targets
 from dq_lightning.data.pseudo_labels import TARGETS
 
 _NUMBERS_FROM_0 = tuple(
     f"optimizer.{name}"
     for name in ("lr", "weight_decay", "scale_lr", "embedding_factor", "depth_exponent")
 )
-_SAVE_DTYPES = ("float32", "float16", "bfloat16")
 _COUNTS = (
     "validations",
     "samples",
@@ -58,10 +57,7 @@ def check_config(cfg: DictConfig) -> None:
             continue  # as lr
         if isinstance(value, str | bool) or value is None or value < 0:
             raise ValueError(f"{key}={value} is no number from 0; write one, such as {key}=0.001.")
-    if cfg.student.save_dtype not in _SAVE_DTYPES:
-        raise ValueError(
-            f"student.save_dtype={cfg.student.save_dtype} is unknown; write one of {_SAVE_DTYPES}."
-        )
+    chosen_save_dtype(cfg.student)
     if cfg.packed.positions_bits not in (8, 32):
         raise ValueError(
             f"packed.positions_bits={cfg.packed.positions_bits} is no width of stored positions; "

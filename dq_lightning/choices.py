@@ -22,6 +22,7 @@ def plain(node: Any) -> Any:
     return OmegaConf.to_container(node, resolve=True)
 
 
+_SAVE_DTYPES = ("float32", "float16", "bfloat16")
 _NOT_OF_THE_CELL = ("paths", "logger", "ckpt", "samples", "jobs", "sweep", "hydra")
 
 
@@ -66,6 +67,15 @@ def chosen_layers(student: DictConfig) -> tuple[int, int]:
 def chosen_narrowing(student: DictConfig) -> Narrowing:
     """The student's own sizes; a student from scratch has all of its own in its config."""
     return Narrowing(student.get("num_heads"), student.get("width"), student.get("feed_forward"))
+
+
+def chosen_save_dtype(student: DictConfig) -> str:
+    """The name of the type that a student's weights are saved in; raises for an unknown one."""
+    if student.save_dtype not in _SAVE_DTYPES:
+        raise ValueError(
+            f"student.save_dtype={student.save_dtype} is unknown; write one of {_SAVE_DTYPES}."
+        )
+    return student.save_dtype
 
 
 def writes_targets(cfg: DictConfig) -> bool:

@@ -6,7 +6,6 @@ kept as soon as it is measured, and the same command goes on where an earlier on
 """
 
 import argparse
-import hashlib
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -25,6 +24,8 @@ from dq_lightning.benchmarks.latency_table import print_latency
 from dq_lightning.errors import one_sentence_errors
 
 SOURCE_LENGTH, TOKENS = 512, (60, 142)
+BITS, LAYERS = "2-2-8", "6-1"
+_OF_A_SHAPE, _OF_A_FILE = ("bits", "layers"), ("teacher", "sources")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     if (given.model is None) == (given.shape is None):
         parser.error("give a packed file or --shape, one of them")
+    _refuse_options_of_the_other_kind(parser, given)
     with one_sentence_errors(Path.cwd() / "conf", "train"):
         against = [name for name in given.against.split(",") if name]
         for name in against:
@@ -49,9 +51,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print_latency(record.content, Console(file=sys.stdout))
 
 
+def _refuse_options_of_the_other_kind(
+    parser: argparse.ArgumentParser, given: argparse.Namespace
+) -> None:
+    kind, others = ("--shape", _OF_A_FILE) if given.shape else ("a packed file", _OF_A_SHAPE)
+    wrong = [f"--{name}" for name in others if getattr(given, name) is not None]
+    if wrong:
+        parser.error(f"{kind} takes no {' and no '.join(wrong)}; leave that out")
+
+
 def _fit_defaults(given: argparse.Namespace) -> None:
-    """Lengths that were not given: the usual ones, as far as the student has positions."""
-    positions = latency_subject.positions_of(given.model) if given.model else None
+    """What was not given: a shape's bits and layers, and lengths as far as it has positions."""
+    if given.shape:
+        given.bits, given.layers = given.bits or BITS, given.layers or LAYERS
+    if given.source_length and given.tokens:
+        return
+    if given.shape:
+        positions = latency_subject.positions_of_shape(given.shape)
+    else:
+        positions = latency_subject.positions_of(given.model)
     longest = positions or max(SOURCE_LENGTH, *TOKENS)
     given.source_length = given.source_length or min(SOURCE_LENGTH, longest)
     given.tokens = given.tokens or sorted({min(number, longest) for number in TOKENS})
@@ -64,13 +82,16 @@ def _cells(given: argparse.Namespace) -> list[Cell]:
 
 
 def _settings(given: argparse.Namespace, against: Sequence[str]) -> dict[str, Any]:
-    """What all cells of a record share."""
-    names = ("shape", "bits", "layers") if given.shape else ("teacher", "sources")
+    """What all cells of a record share; files and a teacher's folder by their content too."""
+    names = ("shape", *_OF_A_SHAPE) if given.shape else _OF_A_FILE
     chosen = {name: getattr(given, name) for name in (*names, "source_length", "engine", "seed")}
     model: dict[str, str] = {}
     if given.model:
-        digest = hashlib.sha256(given.model.read_bytes()).hexdigest()
-        model = {"model": str(given.model), "sha256": digest[:16]}
+        model = {"model": str(given.model), "sha256": latency_subject.digest([given.model])}
+    if given.sources:
+        model["sources_sha256"] = latency_subject.digest([given.sources])
+    if given.teacher and (files := latency_subject.teacher_files(given.teacher)):
+        model["teacher_sha256"] = latency_subject.digest(files)
     return {**model, **chosen, "against": list(against), "repeats": given.repeats}
 
 
@@ -100,11 +121,12 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("model", nargs="?", type=Path, help="a packed file, or a run directory with model.dq")
     add("--shape", help="instead of a model: random weights of this option of conf/teacher")
-    add("--bits", default="2-2-8", help="of --shape (default: %(default)s)")
-    add("--layers", default="6-1", help="of --shape (default: %(default)s)")
+    add("--bits", help=f"of --shape (default: {BITS})")
+    add("--layers", help=f"of --shape (default: {LAYERS})")
     add("--against", default="hf", metavar="NAMES", help=f"some of {','.join(opponents())}")
     add("--teacher", metavar="PATH", help="what Hugging Face runs beside a model")
-    add("--sources", type=Path, metavar="FILE", help="texts, one a line (default: random tokens)")
+    texts = "for a model: texts, one a line (default: random tokens)"
+    add("--sources", type=Path, metavar="FILE", help=texts)
     add("--source-length", type=_at_least_one, help="tokens (default: 512, or as it has)")
     add("--batch", type=_numbers, default=[1, 8], help="sentences at once (default: 1,8)")
     add("--beams", type=_numbers, default=[1, 4], help="1 is greedy (default: 1,4)")
@@ -124,7 +146,10 @@ def _numbers(text: str) -> list[int]:
 
 
 def _at_least_one(text: str) -> int:
-    number = int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1; write one: 60")
     return number

@@ -1,8 +1,10 @@
 """What a latency benchmark is about: a packed file, or random weights of a shape."""
 
+import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
@@ -16,13 +18,15 @@ from dq_lightning.artifacts.packed_student import PackedStudent, pack_student
 from dq_lightning.benchmarks.contender import Subject
 from dq_lightning.benchmarks.size_command import teacher_config
 from dq_lightning.choices import build_recipe, chosen_layers
-from dq_lightning.models.family import family_named, family_of
+from dq_lightning.models.family import ModelFamily, family_named, family_of
 from dq_lightning.models.layer_mapping import layer_mapping
 from dq_lightning.models.student import student_from_teacher
 from dq_lightning.models.teacher import resolve_path
 from dq_lightning.quantization.prepare import prepare
 from dq_lightning.runtime.loading import EngineName
 from dq_lightning.runtime.texts import texts_of
+
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
 def of_file(file: Path, teacher: str | None, folder: Path, engine: EngineName) -> Subject:
@@ -40,8 +44,37 @@ def of_file(file: Path, teacher: str | None, folder: Path, engine: EngineName) -
 def positions_of(file: Path) -> int | None:
     """Rows of a student's table of positions, which no text outgrows; None without one."""
     student = read_packed(file)
-    has_table = "*.embed_positions" in family_named(student.family).keep_embeddings
-    return student.config["max_position_embeddings"] if has_table else None
+    return _positions(family_named(student.family), student.config)
+
+
+def positions_of_shape(shape: str) -> int | None:
+    """The same of an option of conf/teacher."""
+    config, _ = teacher_config(_composed([f"teacher={shape}"]).teacher)
+    return _positions(family_of(config), config.to_dict())
+
+
+def _positions(family: ModelFamily, config: Mapping[str, Any]) -> int | None:
+    has_table = "*.embed_positions" in family.keep_embeddings
+    return config["max_position_embeddings"] if has_table else None
+
+
+def teacher_files(teacher: str) -> list[Path]:
+    """The files of a folder (or a run directory) that decide how its model runs; of a hub name [].
+
+    A model card or a tokenizer beside them decides nothing here.
+    """
+    folder = Path(model_folder(resolve_path(teacher)))
+    return sorted(file for p in ("config.json", *_WEIGHTS) for file in folder.glob(p))
+
+
+def digest(files: Sequence[Path]) -> str:
+    """16 hexadecimal digits of the files' contents, in the order given."""
+    found = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as content:
+            while block := content.read(1 << 20):
+                found.update(block)
+    return found.hexdigest()[:16]
 
 
 def of_shape(

@@ -7,19 +7,26 @@
 import copy
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
+from dq_lightning.artifacts.packed_matrix import pack_matrix
 from dq_lightning.models.family import ModelFamily
 from dq_lightning.quantization.fake_quantizer import FakeQuantizer
 from dq_lightning.quantization.modules import FakeQuantizedEmbedding
-from dq_lightning.quantization.recipe import FULL_PRECISION, Bits, Head
+from dq_lightning.quantization.recipe import (
+    FULL_PRECISION,
+    Bits,
+    QuantizationRecipe,
+    QuantizerFactory,
+)
+from dq_lightning.quantization.symmetric import SymmetricQuantizer
 
-STORED_BITS = 16
-"""Of everything that a packed file does not hold as codes: scales, norms, biases."""
-POSITION_BITS = 8
+_EIGHT_BITS = partial(SymmetricQuantizer, 8, "per_row")
+"""Of positions, and of a head at 8 bits."""
 
 
 @dataclass(frozen=True)
@@ -69,45 +76,75 @@ def as_evaluated_bytes(
 
 def packed_bytes(
     model: nn.Module,
-    bits: Bits,
+    recipe: QuantizationRecipe,
     family: ModelFamily,
-    head: Head = "tied",
-    exclude: tuple[str, ...] = (),
+    save_dtype: torch.dtype = torch.float32,
 ) -> int:
-    """An estimate of the tensors of a packed file; its header and the tokenizer come on top.
+    """An estimate of the tensors of a packed file before compression; header and files come on top.
 
-    Quantized matrices: codes at their bits, each matrix rounded up to a byte, and one fp16 scale a
-    row. Embeddings that the family keeps (positions): the same at 8 bits, or nothing where the
-    model computes them. Everything else (biases, norms, saved buffers, excluded modules and sites
-    at 32 bits): fp16. A head that is not `tied` is a matrix of its own, in fp16 or at 8 bits.
+    Quantized matrices: codes at their bits, each matrix rounded up to a byte, and scales and zero
+    points as many and as wide as the file has them (learned scales in fp32). Embeddings that the
+    family keeps (positions): the same at 8 bits and a scale a row, or nothing where the model
+    computes them. Everything else (biases, norms, excluded modules and sites at 32 bits, a head
+    that is a matrix of its own in full precision): fp16 with save_dtype float16, else fp32; of
+    bfloat16 that is the most it can take. Saved buffers are zeros, which are stored in fp16.
     """
-    chosen = _parameter_bits(model, bits, family, exclude, bias_bits=FULL_PRECISION)
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Embedding) and _matches(name, family.keep_embeddings):
-            chosen[id(module.weight)] = POSITION_BITS
+    quantizers = _stored_quantizers(model, recipe, family)
     total = 0
     matrix = model.get_parameter(f"{family.head}.weight")
     own = sum(p is matrix for _, p in model.named_parameters(remove_duplicate=False)) == 1
-    if head != "tied" or _matches(family.head, exclude):
-        width = FULL_PRECISION if head != "int8" or _matches(family.head, exclude) else 8
+    excluded = _matches(family.head, recipe.exclude)
+    if recipe.head != "tied" or excluded:
+        of_head = _EIGHT_BITS if recipe.head == "int8" and not excluded else None
         if own:
-            chosen[id(matrix)] = width
-        elif chosen.get(id(matrix), FULL_PRECISION) < FULL_PRECISION:
-            total += _stored_bytes(matrix, width)
+            quantizers[id(matrix)] = of_head
+        elif quantizers.get(id(matrix)) is not None:
+            total += _stored_bytes(matrix, of_head, save_dtype)
     computed = family.computed_weights
     stored = {
         n: t for n, t in model.state_dict(keep_vars=True).items() if not _matches(n, computed)
     }
     tensors = {id(tensor): tensor for tensor in stored.values()}
     return total + sum(
-        _stored_bytes(tensor, chosen.get(key, FULL_PRECISION)) for key, tensor in tensors.items()
+        _stored_bytes(tensor, quantizers.get(key), save_dtype) for key, tensor in tensors.items()
     )
 
 
-def _stored_bytes(tensor: Tensor, bits: int) -> int:
-    if bits == FULL_PRECISION:
-        return tensor.numel() * STORED_BITS // 8
-    return -(-tensor.numel() * bits // 8) + tensor.shape[0] * STORED_BITS // 8
+def _stored_quantizers(
+    model: nn.Module, recipe: QuantizationRecipe, family: ModelFamily
+) -> dict[int, QuantizerFactory | None]:
+    """What turns each Parameter into codes, by its id; one that stays a float has none."""
+    bits, made = recipe.bits, {"weight": recipe.weight, "embedding": recipe.embedding}
+    found: dict[int, QuantizerFactory | None] = {
+        key: made[site]
+        for key, site in _sites(model, family, recipe.exclude).items()
+        if site in made and getattr(bits, site) < FULL_PRECISION
+    }
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and _matches(name, family.keep_embeddings):
+            found[id(module.weight)] = _EIGHT_BITS
+    return found
+
+
+def _stored_bytes(tensor: Tensor, factory: QuantizerFactory | None, dtype: torch.dtype) -> int:
+    if factory is None:
+        half = dtype == torch.float16 or not isinstance(tensor, nn.Parameter)
+        return tensor.numel() * (2 if half else 4)
+    quantizer, (rows, columns) = factory(), tensor.shape
+    return -(-tensor.numel() * quantizer.bits // 8) + _scale_bytes(quantizer, rows, columns)
+
+
+def _scale_bytes(quantizer: FakeQuantizer, rows: int, columns: int) -> int:
+    """Of a matrix's scales and zero points, by what two of its rows would be packed with."""
+    values = torch.randn(2, columns, generator=torch.Generator().manual_seed(0))
+    quantizer.bind(values)
+    packed = pack_matrix(quantizer.quantize(values), quantizer.bits, quantizer.group_size)
+    parts = (packed.scale, packed.zero_point, packed.zero_code)
+    return sum(
+        part[0].numel() * part.element_size() * (rows if len(part) == 2 else 1)
+        for part in parts
+        if part is not None
+    )
 
 
 def meta_model(
@@ -147,17 +184,23 @@ def _bytes(sizes: dict[int, int], bits: dict[int, int]) -> int:
 def _parameter_bits(
     model: nn.Module, bits: Bits, family: ModelFamily, exclude: tuple[str, ...], bias_bits: int
 ) -> dict[int, int]:
-    found: dict[int, int] = {}
+    chosen = {"weight": bits.weight, "embedding": bits.embedding, "bias": bias_bits}
+    return {key: chosen[site] for key, site in _sites(model, family, exclude).items()}
+
+
+def _sites(model: nn.Module, family: ModelFamily, exclude: tuple[str, ...]) -> dict[int, str]:
+    """weight, embedding or bias (of a linear layer) by a Parameter's id; others are no site."""
+    found: dict[int, str] = {}
     for name, module in model.named_modules():
         if _matches(name, exclude):
             continue
         if name == family.head or _is_token_embedding(name, module, family):
             assert isinstance(module.weight, nn.Parameter)
-            found[id(module.weight)] = bits.embedding
+            found[id(module.weight)] = "embedding"
         elif isinstance(module, nn.Linear):
-            found[id(module.weight)] = bits.weight
+            found[id(module.weight)] = "weight"
             if module.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
-                found[id(module.bias)] = bias_bits
+                found[id(module.bias)] = "bias"
     return found
 
 

@@ -3,16 +3,20 @@
 The keys are those of train.py, read from ./conf: run it where train.py lies. Of them it reads
 teacher, student and quant. teacher is an option of conf/teacher (bart_base has a shape and no
 weights), a hub name or a folder; only its config is read. With --packed a student with random
-weights is really quantized and packed.
+weights is really quantized and packed, without a tokenizer. The two packed sizes hold what is not
+quantized (biases, norms, whole matrices at 32 bits) as a run with that student.save_dtype stores
+it: in float32 unless float16 is written. The other sizes count it in fp32 always.
 """
 
 import argparse
+import contextlib
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from rich import box
@@ -25,7 +29,14 @@ from dq_lightning.artifacts.artifact import Artifact, environment
 from dq_lightning.artifacts.finished import model_folder
 from dq_lightning.benchmarks.packed_size import write_random_student
 from dq_lightning.benchmarks.size import as_evaluated_bytes, meta_model, nominal_bytes, packed_bytes
-from dq_lightning.choices import build_recipe, cell_columns, chosen_layers, chosen_narrowing, plain
+from dq_lightning.choices import (
+    build_recipe,
+    cell_columns,
+    chosen_layers,
+    chosen_narrowing,
+    chosen_save_dtype,
+    plain,
+)
 from dq_lightning.errors import one_sentence_errors
 from dq_lightning.models.family import ModelFamily, family_of
 from dq_lightning.models.layer_mapping import layer_mapping
@@ -62,7 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def sizes(cfg: DictConfig) -> tuple[str, dict[str, int]]:
-    """A title, and bytes by each rule; the first is the whole teacher in fp32."""
+    """A title, and bytes by each rule; the first is the whole teacher in fp32.
+
+    The last, of a packed file, lacks for a recipe whose codes no packed file can hold.
+    """
     config, tied = teacher_config(cfg.teacher)
     family = family_of(config)
     recipe, layers = build_recipe(cfg.quant), chosen_layers(cfg.student)
@@ -73,17 +87,18 @@ def sizes(cfg: DictConfig) -> tuple[str, dict[str, int]]:
     nominal = nominal_bytes(student, recipe.bits, family, recipe.exclude)
     teacher = nominal_bytes(meta_model(config, family, whole, tied), Bits(32, 32, 32), family)
     chosen = " ".join([str(recipe.bits), f"{layers[0]}-{layers[1]}", *narrowing.words()])
-    return f"{family.name} {whole[0]}-{whole[1]} as {chosen}", {
+    rows = {
         "teacher, fp32": teacher.full_precision_bytes,
         "nominal, published accounting": nominal.published_bytes,
         "nominal, reference code's rule": nominal.reference_rule_bytes,
         "as evaluated, head in fp32": as_evaluated_bytes(
             student, recipe.bits, family, recipe.exclude
         ),
-        f"packed file, head {recipe.head} (estimate)": packed_bytes(
-            student, recipe.bits, family, recipe.head, recipe.exclude
-        ),
     }
+    estimate, save_dtype = f"packed file, head {recipe.head} (estimate)", _save_dtype(cfg)
+    with contextlib.suppress(ValueError):  # codes that no packed file can hold: no such size
+        rows[estimate] = packed_bytes(student, recipe, family, save_dtype)
+    return f"{family.name} {whole[0]}-{whole[1]} as {chosen}", rows
 
 
 def pack_random_weights(cfg: DictConfig, path: Path) -> int:
@@ -92,7 +107,11 @@ def pack_random_weights(cfg: DictConfig, path: Path) -> int:
     family = family_of(config)
     narrowed = narrow_config(config, family, chosen_narrowing(cfg.student))
     recipe, layers = build_recipe(cfg.quant), chosen_layers(cfg.student)
-    return write_random_student(path, narrowed, family, layers, recipe, tied)
+    return write_random_student(path, narrowed, family, layers, recipe, tied, _save_dtype(cfg))
+
+
+def _save_dtype(cfg: DictConfig) -> torch.dtype:
+    return getattr(torch, chosen_save_dtype(cfg.student))
 
 
 def size_record(

@@ -4,36 +4,58 @@ python -m dq_lightning.reporting.latency_records <record.json or folder> ...
 """
 
 import argparse
-import json
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from dq_lightning.reporting.formats import MISSING, format_ratio, markdown_table
+from dq_lightning.reporting.record_files import Record, print_table, read_contents
 
 OURS = "dq_lightning"
+_COMMAND = "python -m dq_lightning.benchmarks.latency ... --json FILE"
 
 
 def latency_table(paths: Iterable[Path]) -> str:
-    """One row a student and cell: our new tokens a second, and how many times faster that is."""
-    records = [json.loads(file.read_text(encoding="utf-8")) for file in _files(paths)]
+    """One row a student and cell: our new tokens a second, and how many times faster that is.
+
+    A student is named by bits and layers, or by its file; the shape and the source's length stand
+    beside them where the records differ in these. Raises ValueError for a path without a record.
+    """
+    records = [record for path in paths for record in read_contents(path, "cells", _COMMAND)]
     others = list(dict.fromkeys(name for r in records for name in r["contenders"] if name != OURS))
+    students = _students([record["settings"] for record in records])
     rows = [
-        ((_student(record), *_order(cell)), _row(_student(record), cell, others))
-        for record in records
+        ((student, *_order(cell)), _row(student, cell, others))
+        for student, record in zip(students, records, strict=True)
         for cell in record["cells"]
     ]
     header = ["student", "cell", "tokens/s", *(f"times {name}" for name in others)]
     return markdown_table(header, [row for _, row in sorted(rows)])
 
 
-def _files(paths: Iterable[Path]) -> list[Path]:
-    return [f for path in paths for f in (sorted(path.glob("*.json")) if path.is_dir() else [path])]
+def _students(found: Sequence[Record]) -> list[str]:
+    """Each record's student, so that two that differ have two names."""
+    models = [settings.get("shape") or _file(settings, found) for settings in found]
+    lengths = [settings.get("source_length") for settings in found]
+    students: list[str] = []
+    for settings, model, length in zip(found, models, lengths, strict=True):
+        cell = [settings["bits"], settings["layers"]] if "bits" in settings else []
+        named = [model] if model and (len(set(models)) > 1 or not cell) else []
+        source = [f"source {length}"] if len(set(lengths)) > 1 else []
+        students.append(" ".join([*named, *cell, *source]))
+    return students
 
 
-def _student(record: dict[str, Any]) -> str:
-    settings = record["settings"]
-    return f"{settings['bits']} {settings['layers']}"
+def _file(settings: Record, found: Sequence[Record]) -> str:
+    """A packed file's folder and name; of several with the same, the start of the digest too."""
+    name = _folder_and_name(settings)
+    digests = {other.get("sha256") for other in found if _folder_and_name(other) == name}
+    return f"{name} {settings['sha256'][:8]}" if len(digests) > 1 else name
+
+
+def _folder_and_name(settings: Record) -> str:
+    return "/".join(Path(settings.get("model", "")).parts[-2:])
 
 
 def _order(cell: dict[str, Any]) -> tuple[int, ...]:
@@ -50,12 +72,13 @@ def _row(student: str, cell: dict[str, Any], others: Sequence[str]) -> list[str]
     return [student, name, f"{speed:,.0f}", *shown]
 
 
-def main() -> None:
-    """Print the table of the records given."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table of the records given; 0, or 2 with one sentence on stderr."""
     parser = argparse.ArgumentParser("python -m dq_lightning.reporting.latency_records")
     parser.add_argument("paths", nargs="+", type=Path, metavar="record or folder")
-    print(latency_table(parser.parse_args().paths))
+    given = parser.parse_args(arguments)
+    return print_table(lambda: latency_table(given.paths))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -6,24 +6,28 @@ python -m dq_lightning.reporting.records --recipes <folder of recipe folders>  #
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 from dq_lightning.reporting.formats import MISSING, format_metric, format_ratio, format_speed
+from dq_lightning.reporting.record_files import Record, print_table, read_contents
 
-Record = dict[str, Any]
+_COMMAND = "python -m dq_lightning.artifacts.publish RUN_DIR --record FILE"
 ON_DISK = "bytes on disk (ratio)"
 SPEED = "items/s: packed / teacher"
 
 
 def read_records(paths: Sequence[Path]) -> list[Record]:
-    """The records in the order given; a folder's are sorted by bits and layers."""
+    """The records in the order given; a folder's are sorted by bits and layers.
+
+    Raises ValueError for a path that holds no record of a run.
+    """
     records: list[Record] = []
     for path in paths:
-        files = sorted(path.glob("*.json")) if path.is_dir() else [path]
-        found = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+        found = read_contents(path, "metrics", _COMMAND)
         records += sorted(found, key=lambda record: _order(record["metrics"]["cell"]))
     return records
 
@@ -60,12 +64,14 @@ def _packed_cells(records: Sequence[Record], columns: Sequence[str]) -> list[str
         shown[ON_DISK] = f"{round(size):,} ({format_ratio(ratio)})"
     times = [m for m in found if "packed" in m.get("generation_seconds", {})]
     if times:
-        speeds = [
-            mean(m["timed_items"] / m["generation_seconds"][who] for m in times)
-            for who in ("packed", "teacher")
-        ]
-        shown[SPEED] = " / ".join(map(format_speed, speeds))
+        shown[SPEED] = " / ".join(format_speed(_speed(times, w)) for w in ("packed", "teacher"))
     return list(shown.values())
+
+
+def _speed(times: Sequence[dict[str, Any]], who: str) -> float | None:
+    """Mean items a second; None where nobody of that name was timed (a run without a teacher)."""
+    known = [m for m in times if who in m["generation_seconds"]]
+    return mean(m["timed_items"] / m["generation_seconds"][who] for m in known) if known else None
 
 
 def _row(record: Record, names: Sequence[str], packed: Sequence[str]) -> list[str]:
@@ -91,8 +97,14 @@ def _order(cell: dict[str, Any]) -> list[int]:
 
 
 def read_recipes(folder: Path) -> dict[str, list[Record]]:
-    """Recipe (the name of a sub-folder) -> its records; those of several seeds side by side."""
-    return {path.name: read_records([path]) for path in sorted(folder.iterdir()) if path.is_dir()}
+    """Recipe (the name of a sub-folder) -> its records; those of several seeds side by side.
+
+    Raises ValueError for a folder without sub-folders, and for one of them without records.
+    """
+    folders = [path for path in sorted(folder.glob("*")) if path.is_dir()]
+    if not folders:
+        raise ValueError(f"{folder} holds no folder of a recipe's records; give one that does.")
+    return {path.name: read_records([path]) for path in folders}
 
 
 def recipes_table(recipes: dict[str, list[Record]]) -> str:
@@ -160,19 +172,18 @@ def _check_comparable(cell: str, records: Sequence[Record]) -> None:
             )
 
 
-def main() -> None:
-    """Print the table that the arguments ask for."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table that the arguments ask for; 0, or 2 with one sentence on stderr."""
     parser = argparse.ArgumentParser("python -m dq_lightning.reporting.records")
     parser.add_argument("paths", nargs="+", type=Path, metavar="record or folder")
     parser.add_argument(
         "--recipes", action="store_true", help="one folder of recipe folders: means over seeds"
     )
-    arguments = parser.parse_args()
-    if arguments.recipes:
-        print(recipes_table(read_recipes(arguments.paths[0])))
-    else:
-        print(records_table(read_records(arguments.paths)))
+    given = parser.parse_args(arguments)
+    if given.recipes:
+        return print_table(lambda: recipes_table(read_recipes(given.paths[0])))
+    return print_table(lambda: records_table(read_records(given.paths)))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

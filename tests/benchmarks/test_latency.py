@@ -223,6 +223,19 @@ def test_texts_of_a_file(tmp_path, capsys):
         main([str(model), *SMALL, *arguments, "--json", str(tmp_path / "out.json")])
         assert "hf: teacher 2-2, float32" in capsys.readouterr().out
     assert [len(s) for s in text_sources(read_packed(model), texts, 8, 7)] == [4, 7]
+    (tmp_path / "teacher" / "README.md").write_text("a card decides nothing")
+    main([str(model), *SMALL, *arguments, "--json", str(tmp_path / "out.json")])
+    for key, file, content in (
+        ("sources_sha256", texts, "dog\n"),
+        ("teacher_sha256", tmp_path / "teacher" / "config.json", None),
+    ):
+        before = file.read_text()
+        file.write_text(content or before + "\n")
+        capsys.readouterr()
+        with pytest.raises(SystemExit):
+            main([str(model), *SMALL, *arguments, "--json", str(tmp_path / "out.json")])
+        assert re.search(rf"was measured with {key}=\w{{16}}, and this is", capsys.readouterr().err)
+        file.write_text(before)
     texts.write_text("\n")
     with pytest.raises(SystemExit):
         main([str(model), *SMALL, *arguments])
