@@ -3,7 +3,7 @@
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ def run_state(folder: RunFolder) -> tuple[Content, str, str | None]:
     return status, state, status.get("error") or error
 
 
-def is_gone(status: Content) -> bool:
+def is_gone(status: Mapping[str, Any]) -> bool:
     """Whether the process of a run, or of a sweep, lived on this machine and lives no more."""
     pid = status.get("pid")
     # On Windows os.kill would end the process that it should only ask for.
