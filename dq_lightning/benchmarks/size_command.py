@@ -95,7 +95,8 @@ def sizes(cfg: DictConfig) -> tuple[str, dict[str, int]]:
             student, recipe.bits, family, recipe.exclude
         ),
     }
-    estimate, save_dtype = f"packed file, head {recipe.head} (estimate)", _save_dtype(cfg)
+    estimate = f"packed, head {recipe.head}, before compression"
+    save_dtype = _save_dtype(cfg)
     with contextlib.suppress(ValueError):  # codes that no packed file can hold: no such size
         rows[estimate] = packed_bytes(student, recipe, family, save_dtype)
     return f"{family.name} {whole[0]}-{whole[1]} as {chosen}", rows

@@ -47,7 +47,8 @@ class NativeEngine:
     make an engine of its own: its threads are not forked.
     """
 
-    _getpid = os.getpid  # for __del__, which may come after the module's own names are gone
+    # Held for __del__, which may come after the module's own names are gone.
+    _getpid = staticmethod(os.getpid)
 
     def __init__(
         self, student: PackedStudent, threads: int | None = None, isa: str | None = None

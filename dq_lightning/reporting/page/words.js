@@ -42,7 +42,7 @@ function shareText(share) {
 }
 
 function sizeName(key) {
-  const names = { stored: "on disk", student_packed: "packed (estimate)" };
+  const names = { stored: "on disk", student_packed: "packed, before compression" };
   return names[key] ?? key.replace("student_", "").replaceAll("_", " ");
 }
 
