@@ -5,11 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from filelock import FileLock
 
+from dq_lightning.artifacts import shards
 from dq_lightning.artifacts.shards import texts_in_shards
 
 IDENTITY = ["weights", {"num_beams": 5}, None]
@@ -55,18 +57,24 @@ def test_every_text_in_order_and_only_once(tmp_path, write, asked, capsys):
     assert len(asked) == 5
 
 
-def test_who_comes_second_says_that_it_waits(tmp_path, write, asked, capsys):
+def test_who_comes_second_says_that_it_waits(tmp_path, write, monkeypatch):
     texts_in_shards(tmp_path, IDENTITY, 9, 2, write)
     (folder,) = tmp_path.iterdir()
-    assert "waiting" not in capsys.readouterr().out
-    first, said = FileLock(folder / "lock"), ""
+    said, waits = [], threading.Event()
+
+    def say(text, flush):  # not through capsys, which two threads must not use at once
+        said.append(text)
+        waits.set()
+
+    monkeypatch.setattr(shards, "print", say, raising=False)
     with ThreadPoolExecutor(1) as threads:
-        with first:
+        with FileLock(folder / "lock"):
             second = threads.submit(texts_in_shards, tmp_path, IDENTITY, 9, 2, write)
-            while "waiting" not in said and not second.done():
-                said += capsys.readouterr().out
-        assert second.result() == EXPECTED
-    assert said == "Another run writes the teacher's targets: waiting for it\n"
+            assert waits.wait(60) and not second.done()
+        assert second.result(60) == EXPECTED
+    assert said == ["Another run writes the teacher's targets: waiting for it"]
+    texts_in_shards(tmp_path, IDENTITY, 9, 2, write)
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize(("seconds", "lines"), [(0.0, 5), (3600.0, 1)])
