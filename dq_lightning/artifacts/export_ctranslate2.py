@@ -48,20 +48,15 @@ class Exported:
 def export_ctranslate2(student: PackedStudent, folder: Path, vocabulary: Vocabulary) -> Exported:
     """Write a model folder for CTranslate2 by its own converter.
 
-    ValueError without ctranslate2, for a family or an activation function that its converter does
-    not know, and for stacks with different numbers of heads.
+    ValueError without ctranslate2, for an activation function that its converter does not know, and
+    for stacks with different numbers of heads; the converter's own for a family that it does not.
     """
     model = dequantized_model(student)
     _check(family_named(student.family), model.config)
     codes = OwnCodes(student)
     converter = _converter(model, vocabulary, codes)
     with replace_directory(folder) as temporary:
-        try:
-            converter.convert(str(temporary), force=True)
-        except (NotImplementedError, ValueError) as error:
-            raise ValueError(
-                f"CTranslate2 cannot convert a {student.family} student: {error}"
-            ) from error
+        converter.convert(str(temporary), force=True)
     return Exported((folder / "model.bin").stat().st_size, codes.rounded_rows)
 
 

@@ -98,8 +98,10 @@ def _checked_fade(name: str, end: object, losses: Mapping[str, Loss]) -> float |
             f"distill.fade.{name} belongs to no loss: there are {', '.join(losses)}; remove it "
             f"with ~distill.fade.{name}"
         )
-    if end is None or (type(end) in (int, float) and 0.0 < end <= 1.0):  # pyright: ignore
-        return None if end is None else float(end)  # pyright: ignore
+    if end is None:
+        return None
+    if isinstance(end, int | float) and end is not True and 0.0 < end <= 1.0:
+        return float(end)
     raise ValueError(
         f"distill.fade.{name}={end} must be a fraction of all steps above 0 and at most 1, such as "
         "0.7; null keeps the weight as it is"
